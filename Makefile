@@ -1,0 +1,62 @@
+# Every target sets up what it needs by itself; the set-up is done once, into .venv (see scripts/setup.sh).
+#
+# Values from the user reach the recipes through the environment, as "$$SOURCE", and never as shell text: a path may
+# hold blanks, quotes and dollars. $(value …) keeps Make itself from reading a '$' in them. ARGS alone is shell text.
+override SOURCE := $(value SOURCE)
+override CACHE := $(value CACHE)
+override RECIPE := $(value RECIPE)
+override PYTHON := $(value PYTHON)
+override PIP_ARGS := $(value PIP_ARGS)
+override SYSTEM_TORCH := $(value SYSTEM_TORCH)
+export SOURCE CACHE RECIPE PYTHON PIP_ARGS SYSTEM_TORCH
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:  # two installations into one .venv would collide
+.PHONY: help setup cache test lint bench demo clean cache-arguments run-ready dev-ready
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-13s %s\n", $$1, $$2 }'
+	@echo
+	@echo "  make cache SOURCE=photos CACHE=photos.cache RECIPE=recipe.yaml ARGS='--workers 8'"
+	@echo "  set-up: PYTHON=python3.12, PIP_ARGS='--index-url …', SYSTEM_TORCH=1 (use the torch that PYTHON has)"
+
+setup: dev-ready ## make .venv ready; the targets below do it themselves
+
+cache: cache-arguments run-ready ## turn SOURCE into CACHE [RECIPE=file] [ARGS=…]; without SOURCE a demo
+	@set -e; \
+	if [ -z "$$SOURCE" ]; then \
+		SOURCE=demo/photos; CACHE=$${CACHE:-demo/cache}; \
+		.venv/bin/python scripts/make_demo.py "$$SOURCE" >&2; \
+	fi; \
+	set -- "$$SOURCE" "$$CACHE"; \
+	if [ -n "$$RECIPE" ]; then set -- "$$@" --recipe "$$RECIPE"; fi; \
+	.venv/bin/decant build "$$@" $(ARGS)
+
+# First of all, so that nothing is downloaded for a command that cannot run.
+cache-arguments:
+	@if [ -n "$$SOURCE" ] && [ -z "$$CACHE" ]; then echo "make cache: SOURCE is given, CACHE is not: add CACHE=folder" >&2; exit 2; fi
+
+test: dev-ready ## run the tests [ARGS='-k name']
+	@.venv/bin/python -m pytest $(ARGS)
+
+lint: dev-ready ## check style, format and types
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
+
+bench: run-ready ## measure a build [ARGS=…]
+	@.venv/bin/python scripts/bench_build.py $(ARGS)
+
+demo: run-ready ## draw demo/photos and build demo/cache from them
+	@.venv/bin/python scripts/make_demo.py demo/photos >&2
+	@.venv/bin/decant build demo/photos demo/cache $(ARGS)
+
+clean: ## remove demo/ and what tools leave behind; .venv stays
+	rm -rf demo build dist decant_cache.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find preprocess cache_store loaders scripts tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+run-ready:
+	@sh scripts/setup.sh run
+
+dev-ready:
+	@sh scripts/setup.sh dev

@@ -1,0 +1,83 @@
+"""Names on disk, and the only code that builds a path inside a cache.
+
+cache/
+  zarr.json                        group; attributes.decant = {format_version, needs, snapshot, last, digest}
+  tensors/                         group                                        ^ the commit point
+    <tensors_id>/                  group; attributes: rendering, mean, std, engine, probe, versions
+      image/
+        zarr.json                  float16 | uint8 (slot, channel, y, x), sharding_indexed, S slots a shard
+        c.<shard>.0.0.0            chunks of one slot, each followed by its CRC32C; the index at the end
+  snapshots/                       group
+    <000001>/                      group; attributes: recipe, parent, created, seconds, classes, files, tensors
+      failures/                    JSON lines, as bytes
+      <split>/                     group; attributes: tensors_id, mean, std, scanned_ns, decoders
+        slot/ checksum/ … inode/   one array each, one chunk each, raw bytes followed by their CRC32C
+  pending/                         group
+    lock                           held by the builder (flock)
+    source                         relative hint to SOURCE
+    <build id>/                    shards and records of a build in progress; never read by loaders
+"""
+
+from pathlib import Path
+
+FORMAT_VERSION = 1
+KNOWN_NEEDS: frozenset[str] = frozenset()
+"""Words in `needs` that this version understands; none yet."""
+
+METADATA = "zarr.json"
+
+
+def tensors_dir(cache: Path, tensors_id: str) -> Path:
+    return cache / "tensors" / tensors_id
+
+
+def image_dir(cache: Path, tensors_id: str) -> Path:
+    return tensors_dir(cache, tensors_id) / "image"
+
+
+def shard_file(cache: Path, tensors_id: str, shard: int) -> Path:
+    return image_dir(cache, tensors_id) / f"c.{shard}.0.0.0"
+
+
+def shard_number(name: str) -> int | None:
+    """The number in a shard's file name, or None for any other file."""
+    head, *rest = name.split(".")
+    if head == "c" and len(rest) == 4 and rest[1:] == ["0", "0", "0"] and rest[0].isdecimal():
+        return int(rest[0])
+    return None
+
+
+def snapshot_dir(cache: Path, snapshot: str) -> Path:
+    return cache / "snapshots" / snapshot
+
+
+def snapshot_name(number: int) -> str:
+    return f"{number:06d}"
+
+
+def pending_dir(cache: Path) -> Path:
+    return cache / "pending"
+
+
+def lock_file(cache: Path) -> Path:
+    return pending_dir(cache) / "lock"
+
+
+def source_hint(cache: Path) -> Path:
+    return pending_dir(cache) / "source"
+
+
+# Names of files are bytes; JSON text must be UTF-8, and a lone surrogate (Python's stand-in for a byte that is
+# not) is refused by other readers of Zarr. Such bytes travel as the last 128 private-use code points instead.
+_TO_TEXT = {0xDC80 + i: 0x10FF7E + i for i in range(128)}
+_FROM_TEXT = {text: surrogate for surrogate, text in _TO_TEXT.items()}
+
+
+def name_to_text(name: str) -> str:
+    """File name as Python has it -> text that is valid in any JSON; the inverse of `text_to_name`."""
+    return name.translate(_TO_TEXT)
+
+
+def text_to_name(text: str) -> str:
+    """Text out of a cache's JSON -> file name as Python has it (`os.fsencode` gives the bytes)."""
+    return text.translate(_FROM_TEXT)

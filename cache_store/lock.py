@@ -1,0 +1,95 @@
+"""One builder at a time, and readers' leases on snapshots; both are freed by the system when a process dies.
+
+flock belongs to the open file, not to the process: descriptors are opened non-inheritable, so that a worker
+started by a builder never holds its lock.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+
+from cache_store import layout
+from cache_store.durable import translated
+from cache_store.errors import LockedError
+
+_UNSUPPORTED = {errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL}
+
+
+class BuildersLock:
+    """Exclusive hold on a cache's `pending/`; a second builder gets LockedError at once.
+
+    The file says who holds it, for the message only: what counts is the flock.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self.path = layout.lock_file(cache)
+        self._fd = -1
+
+    def __enter__(self) -> "BuildersLock":
+        with translated("open the lock", self.path):
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(fd, 4096, 0)
+            os.close(fd)
+            if error.errno in _UNSUPPORTED:
+                raise LockedError(
+                    f"the file system of {str(self.path.parent.parent)!r} does not support locks (flock); "
+                    "build into a folder on a local disk and move the finished cache"
+                ) from error
+            raise LockedError(_locked_message(self.path, holder)) from None
+        with translated("write the lock", self.path):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, _holder(), 0)
+        self._fd = fd
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+
+def _holder() -> bytes:
+    started = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": started}).encode()
+
+
+def _locked_message(path: Path, holder: bytes) -> str:
+    cache = str(path.parent.parent)
+    try:
+        who = json.loads(holder)
+        by = f"process {who['pid']} on {who['host']}, started {who['started']}"
+    except (ValueError, KeyError, TypeError):
+        by = "another process"  # it has the lock, but has not written its name yet
+    return f"another builder works on {cache!r}: {by}; wait until it is done, or stop it"
+
+
+class Lease:
+    """A reader's shared hold on a snapshot: gc skips what is leased. Freed by `close` or when the process ends.
+
+    A file system without flock gives no lease; reading works all the same.
+    """
+
+    def __init__(self, cache: Path, snapshot: str) -> None:
+        path = layout.snapshot_dir(cache, snapshot) / layout.METADATA
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                os.close(self._fd)
+                self._fd = -1
+                raise
+        if os.fstat(self._fd).st_nlink == 0:  # gc removed it between our reading its name and our hold
+            self.close()
+            raise FileNotFoundError(errno.ENOENT, "snapshot was removed", str(path))
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)

@@ -1,0 +1,318 @@
+"""Adopts finished shards and publishes one snapshot. Only the holder of the builders' lock calls this.
+
+Order of a commit: the shards' bytes, their numbers, their places, the tables, and last the pointer in the root's
+`zarr.json`. Whatever happens before the pointer leaves the former snapshot as it was.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache_store import durable, layout
+from cache_store.canonical import digest_of
+from cache_store.errors import IntegrityError, NotFoundError, StorageError, UsageError
+from cache_store.manifest import Snapshot, encode
+from cache_store.metadata import encode_group, encode_image_array, image_digest, resized
+from cache_store.reader import Root, read_root
+from cache_store.records import PendingShard, read_record
+from cache_store.shard import ShardReader
+
+_SCRATCH = "zarr.json.part"
+_JOURNAL = "adopted.json"
+_FLUSH_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TensorsSpec:
+    """What a tensors group says of itself.
+
+    Attributes
+    ----------
+    tensors_id : identity of `rendering`
+    rendering : canonical description of the pixels
+    mean, std : baked in (float16), None for uint8
+    shape : C, H, W
+    slots : S, for a group that does not exist yet
+    """
+
+    tensors_id: str
+    rendering: dict[str, Any]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    engine: str
+    probe: str
+    versions: dict[str, str]
+    shape: tuple[int, int, int]
+    slots: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype("u1" if self.mean is None else "<f2")
+
+
+def claim_folder(cache: Path) -> None:
+    """Make sure that `cache` is a cache, or may become one, and that its lock can be taken.
+
+    Raises
+    ------
+    UsageError : the path is a file, or a folder with something else in it
+    """
+    if not is_ours(cache):
+        if cache.exists() and not cache.is_dir():
+            raise UsageError(f"CACHE {str(cache)!r} is a file; name a folder that is new, empty, or a cache")
+        # `pending` alone is what a first build leaves that was killed before it wrote the root.
+        foreign = sorted(entry.name for entry in os.scandir(cache) if entry.name != "pending") if cache.exists() else []
+        if foreign:
+            raise UsageError(
+                f"CACHE {str(cache)!r} is not a decant cache and not empty (it holds {foreign[0]!r}); "
+                "nothing was touched; name a new folder"
+            )
+        _make_dirs(cache)
+    durable.make_dir(layout.pending_dir(cache))
+
+
+def is_ours(cache: Path) -> bool:
+    """Whether the folder's root says that it is a cache of a version we know; any other refusal is raised."""
+    if not (cache / layout.METADATA).is_file():
+        return False
+    try:
+        read_root(cache)
+    except NotFoundError as error:
+        raise UsageError(f"{error}; nothing was touched; name a new folder") from None
+    return True
+
+
+def begin(cache: Path) -> Path:
+    """A new build's folder under `pending/`, with a name that was never used; root and groups are made if missing."""
+    if not (cache / layout.METADATA).exists():
+        _write_root(cache, Root(None, 0, None))
+    for folder in (cache / "tensors", cache / "snapshots", layout.pending_dir(cache)):
+        durable.make_dir(folder)
+        _ensure(folder / layout.METADATA, encode_group({}), layout.pending_dir(cache) / _SCRATCH)
+    last = read_root(cache).last
+    for entry in os.scandir(cache / "snapshots"):  # a killed commit's tables, never published
+        if entry.name.isdecimal() and int(entry.name) > last:
+            durable.remove_tree(Path(entry.path))
+    build = layout.pending_dir(cache) / uuid.uuid4().hex
+    durable.make_dir(build, exist_ok=False)
+    return build
+
+
+def recover(cache: Path) -> tuple[list[PendingShard], list[Path]]:
+    """Finished shards of builds that did not commit, and those builds' folders.
+
+    Shards that a killed commit had already moved into the array are found through its journal. A shard whose
+    size, index or record is wrong is left out; `verify_pending` reads the rest.
+    """
+    shards: list[PendingShard] = []
+    if not (cache / layout.METADATA).exists():
+        return [], []
+    folders = [Path(entry.path) for entry in os.scandir(layout.pending_dir(cache)) if entry.is_dir()]
+    committed = read_root(cache).last
+    for folder in sorted(folders):
+        _undo_adoption(folder, cache, committed)
+        for record in sorted(folder.glob("*.record")):
+            try:
+                shard = read_record(record)
+                with ShardReader(shard.path, shard.slots, shard.chunk_bytes):
+                    shards.append(shard)
+            except (IntegrityError, OSError):
+                continue  # cut short by the kill: rendered again
+    return shards, folders
+
+
+def verify_pending(shard: PendingShard) -> bool:
+    """Read every chunk of a recovered shard against its checksum and its record."""
+    chunk = np.empty(shard.chunk_bytes, np.uint8)
+    try:
+        with ShardReader(shard.path, shard.slots, shard.chunk_bytes) as reader:
+            return all(reader.read_into(place, chunk) == row["checksum"] for place, row in enumerate(shard.rows))
+    except (IntegrityError, OSError):
+        return False
+
+
+def _undo_adoption(folder: Path, cache: Path, committed: int) -> None:
+    try:
+        journal = json.loads((folder / _JOURNAL).read_bytes())
+        number, moves = int(journal["snapshot"]), [(Path(a).name, str(t), int(n)) for a, t, n in journal["moves"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if number <= committed:
+        return  # it was published after all; the folder is litter
+    for name, tensors_id, shard in moves:
+        adopted = layout.shard_file(cache, tensors_id, shard)
+        if adopted.exists() and not (folder / name).exists():
+            durable.rename(adopted, folder / name)
+
+
+def slots_of(cache: Path, tensors_id: str) -> int | None:
+    """S of existing tensors; None if there are none of this id."""
+    try:
+        metadata = json.loads((layout.image_dir(cache, tensors_id) / layout.METADATA).read_bytes())
+        return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"tensors {tensors_id[:8]}: unreadable metadata ({error}); build into a new folder"
+        ) from error
+
+
+class Commit:
+    """One commit in the making: adopt shards tensors by tensors, then publish the snapshot.
+
+    Parameters
+    ----------
+    build : the build's folder under `pending/`
+    """
+
+    def __init__(self, cache: Path, build: Path) -> None:
+        self._cache = cache
+        self._scratch = build / _SCRATCH
+        self.number = read_root(cache).last + 1
+        self.tensors: dict[str, dict[str, str]] = {}
+
+    def ensure_tensors(self, spec: TensorsSpec) -> None:
+        """Create a tensors group if it is not there, and note the digests that the snapshot will list."""
+        folder, image = layout.tensors_dir(self._cache, spec.tensors_id), layout.image_dir(self._cache, spec.tensors_id)
+        for path in (folder, image):
+            durable.make_dir(path)
+        group = encode_group(
+            {
+                "rendering": spec.rendering,
+                "mean": None if spec.mean is None else list(spec.mean),
+                "std": None if spec.std is None else list(spec.std),
+                "engine": spec.engine,
+                "probe": spec.probe,
+                "versions": spec.versions,
+            }
+        )
+        for path, data in (
+            (folder / layout.METADATA, group),
+            (image / layout.METADATA, encode_image_array(spec.slots, spec.shape, spec.dtype)),
+        ):
+            if not path.exists():
+                durable.replace_file(path, data, self._scratch)
+        for path in (folder, self._cache / "tensors"):
+            durable.flush_dir(path)
+        self.tensors[spec.tensors_id] = {
+            "group": digest_of((folder / layout.METADATA).read_bytes()).hex(),
+            "image": image_digest((image / layout.METADATA).read_bytes()),
+        }
+
+    def adopt(self, tensors_id: str, shards: Sequence[PendingShard]) -> list[int]:
+        """Flush finished shards and move them into the tensors' array; returns the shard number of each.
+
+        Raises
+        ------
+        StorageError : a flush failed; the shard is removed, as its bytes cannot be trusted any more
+        """
+        if not shards:
+            return []
+        self._flush(shard.path for shard in shards)
+        image = layout.image_dir(self._cache, tensors_id)
+        metadata = (image / layout.METADATA).read_bytes()
+        parsed = json.loads(metadata)
+        slots = int(parsed["chunk_grid"]["configuration"]["chunk_shape"][0])
+        present = [n for entry in os.scandir(image) if (n := layout.shard_number(entry.name)) is not None]
+        first = max(int(parsed["shape"][0]) // slots, max(present, default=-1) + 1)
+        numbers = list(range(first, first + len(shards)))
+        # Taking the numbers first means that none is ever given out twice, whatever happens to the files.
+        durable.replace_file(image / layout.METADATA, resized(metadata, (numbers[-1] + 1) * slots), self._scratch)
+        self._write_journal(shards, tensors_id, numbers)
+        for shard, number in zip(shards, numbers, strict=True):
+            durable.rename(shard.path, layout.shard_file(self._cache, tensors_id, number))
+        durable.flush_dir(image)
+        return numbers
+
+    def _write_journal(self, shards: Sequence[PendingShard], tensors_id: str, numbers: Sequence[int]) -> None:
+        """Say where each shard goes, in the folder it comes from: a resume moves them back."""
+        for folder in {shard.path.parent for shard in shards}:
+            moves = [
+                (shard.path.name, tensors_id, number)
+                for shard, number in zip(shards, numbers, strict=True)
+                if shard.path.parent == folder
+            ]
+            try:
+                former = json.loads((folder / _JOURNAL).read_bytes())
+                if former["snapshot"] == self.number:
+                    moves = [tuple(move) for move in former["moves"]] + moves
+            except (OSError, ValueError, KeyError):
+                pass
+            data = json.dumps({"snapshot": self.number, "moves": moves}).encode()
+            durable.replace_file(folder / _JOURNAL, data, folder / (_JOURNAL + ".part"))
+
+    def _flush(self, paths: Iterable[Path]) -> None:
+        def flush(path: Path) -> None:
+            try:
+                durable.flush_file(path)
+            except StorageError:
+                durable.remove_file(path)
+                raise
+
+        with ThreadPoolExecutor(_FLUSH_THREADS) as pool:
+            list(pool.map(flush, paths))
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Write the tables, then swap the pointer. From the swap on, new readers see this snapshot."""
+        folder = layout.snapshot_dir(self._cache, snapshot.name)
+        files = encode(snapshot)
+        folders = sorted(
+            {parent for path in files for parent in (folder / path).parents if folder in (parent, *parent.parents)}
+        )
+        for path in folders:
+            durable.make_dir(path)
+        for relative, data in files.items():
+            durable.write_file(folder / relative, data)
+        with ThreadPoolExecutor(_FLUSH_THREADS) as pool:
+            list(pool.map(durable.flush_file, [folder / relative for relative in files]))
+            list(pool.map(durable.flush_dir, [*folders, folder.parent]))
+        digest = digest_of(files[layout.METADATA]).hex()
+        _write_root(self._cache, Root(snapshot.name, int(snapshot.name), digest))
+
+
+def clear_pending(folders: Iterable[Path]) -> None:
+    """Remove folders of builds that are done. What cannot be removed now (an orphan still writes) goes another time."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def leave_source_hint(cache: Path, source: Path) -> None:
+    """Note where SOURCE lies relative to the cache, so that commands can find it; a hint, not flushed."""
+    relative = os.fsencode(os.path.relpath(source.resolve(), cache.resolve()))
+    scratch = layout.pending_dir(cache) / (layout.source_hint(cache).name + ".part")
+    durable.remove_file(scratch)
+    durable.write_file(scratch, relative)
+    durable.rename(scratch, layout.source_hint(cache))
+
+
+def _write_root(cache: Path, root: Root) -> None:
+    attributes = {
+        "decant": {
+            "format_version": layout.FORMAT_VERSION,
+            "needs": [],
+            "snapshot": root.snapshot,
+            "last": layout.snapshot_name(root.last) if root.last else None,
+            "digest": root.digest,
+        }
+    }
+    durable.replace_file(cache / layout.METADATA, encode_group(attributes), layout.pending_dir(cache) / _SCRATCH)
+
+
+def _ensure(path: Path, data: bytes, scratch: Path) -> None:
+    if not path.exists():
+        durable.replace_file(path, data, scratch)
+
+
+def _make_dirs(path: Path) -> None:
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        durable.make_dir(folder)

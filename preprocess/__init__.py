@@ -1,0 +1,33 @@
+"""The batch job: from a folder of images to a committed snapshot of a cache.
+
+Names are resolved on first use, so that `decant --help` and worker processes load only what they need.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "BuildReport": "report",
+    "FailureBudgetExceeded": "errors",
+    "PixelsWouldDiffer": "errors",
+    "PreprocessError": "errors",
+    "Recipe": "recipe",
+    "RecipeError": "errors",
+    "ShrinkRefused": "errors",
+    "SourceError": "errors",
+    "UsageError": "errors",
+    "WorkerError": "errors",
+    "build": "builder",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

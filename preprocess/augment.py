@@ -1,0 +1,418 @@
+"""Albumentations by name: from a recipe's transforms to random draws, applied. The only import of albumentations.
+
+Canonical form of a list of transforms: `[{"HorizontalFlip": {"p": 0.5}}, …]`, with every argument resolved by the
+library itself, so that YAML, Python objects and other spellings of one pipeline give one identity.
+"""
+
+import difflib
+import hashlib
+import importlib.metadata
+import inspect
+import os
+import random
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from preprocess.errors import RecipeError, UsageError
+
+INTERPOLATIONS = {
+    "nearest": 0,
+    "linear": 1,
+    "cubic": 2,
+    "area": 3,
+    "lanczos4": 4,
+    "linear_exact": 5,
+    "nearest_exact": 6,
+}
+"""Names for cv2's INTER_* constants."""
+
+BORDER_MODES = {"constant": 0, "replicate": 1, "reflect": 2, "wrap": 3, "reflect_101": 4}
+"""Names for cv2's BORDER_* constants."""
+
+TAIL = ("Normalize", "ToFloat", "ToTensorV2")
+"""What pasted pipelines end with, and the cache does itself."""
+
+_COMPOSITIONS = frozenset({"Compose", "Sequential", "OneOf", "SomeOf", "RandomOrder"})
+_NOT_USABLE = frozenset(
+    {"BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D", "ReplayCompose", "Lambda"}
+)
+_FOREIGN_DATA = frozenset({"reference_images", "read_fn", "metadata_key", "font_path", "templates"})
+_BLANK_SIZES = ((1, 1), (64, 2000), (2000, 64), (375, 500))
+_BLANK_SEEDS = 20
+_LARGE_BLANK, _LARGE_BLANK_SEEDS = (3000, 4000), 3
+
+
+def library(*, without_torch: bool = False) -> Any:
+    """The albumentations module.
+
+    Parameters
+    ----------
+    without_torch : for processes of our own. albumentations imports torch when it is there, which costs seconds
+        and half a gigabyte that rendering on the CPU has no use for
+
+    Raises
+    ------
+    UsageError : albumentationsx, another package under the same import name, is installed
+    """
+    if "albumentations" not in sys.modules:
+        try:
+            found = importlib.metadata.version("albumentationsx")
+        except importlib.metadata.PackageNotFoundError:
+            pass
+        else:
+            raise UsageError(
+                f"albumentationsx {found} is installed: it takes the import name of albumentations under another "
+                "licence (AGPL); run: pip uninstall albumentationsx && pip install --force-reinstall "
+                "'albumentations>=2.0.8,<2.1'"
+            )
+        # Without this, importing the library calls a package registry.
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+        if without_torch and "torch" not in sys.modules:
+            sys.modules["torch"] = None  # type: ignore[assignment]
+            try:
+                import albumentations
+            finally:
+                del sys.modules["torch"]
+    import albumentations
+
+    return albumentations
+
+
+def random_state(seed: int, digest: bytes, variant: int) -> int:
+    """The number that all random draws of one variant start from.
+
+    blake2b with 64 bits over seed (8 bytes, little-endian), source digest (16 bytes) and variant (8 bytes,
+    little-endian), read as a little-endian integer. It depends on the content alone: not on order, worker or name.
+    """
+    data = seed.to_bytes(8, "little") + digest + variant.to_bytes(8, "little")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+class Pipeline:
+    """A canonical list of transforms, ready to run.
+
+    One pair of generators, `numpy.random.default_rng(state)` and `random.Random(state)`, serves all transforms in
+    turn. (Albumentations' own `set_random_seed` gives each transform a generator of the same seed: a flip with
+    p = 0.5 would then depend on the crop's size.)
+    """
+
+    def __init__(self, transforms: Sequence[Mapping[str, Any]]) -> None:
+        self._compose = library().Compose([_instantiate(name, args) for name, args in _pairs(transforms)])
+
+    def __call__(self, image: np.ndarray, state: int) -> np.ndarray:
+        """Apply the transforms to uint8 (H, W, C); the image is not changed. Returns what they return."""
+        self._compose.set_random_state(np.random.default_rng(state), random.Random(state))
+        out: np.ndarray = self._compose(image=image)["image"]
+        return out
+
+
+def resolve(transforms: Any, place: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Check transforms by name and argument and bring them to canonical form.
+
+    Parameters
+    ----------
+    transforms : a list of names, `{name: arguments}` or Albumentations objects; or an Albumentations `Compose`
+    place : where they stand in the recipe, for messages
+
+    Returns
+    -------
+    canonical transforms, and notes on what was set for the user
+
+    Raises
+    ------
+    RecipeError : unknown name or argument (with the nearest valid spelling), wrong value, or a transform that cannot
+        be serialised or reads other files
+    """
+    album = library()
+    notes: list[str] = []
+    if isinstance(transforms, album.Compose):
+        transforms = _members_of(transforms, place)
+    if isinstance(transforms, (str, Mapping)) or not isinstance(transforms, Sequence):
+        raise RecipeError(f"{place}: a list of transforms expected, {type(transforms).__name__} found")
+    return [_resolve_one(item, f"{place}[{i}]", notes) for i, item in enumerate(transforms)], notes
+
+
+def has_name(transform: Mapping[str, Any], name: str) -> bool:
+    return name in transform
+
+
+def _members_of(compose: Any, place: str) -> list[Any]:
+    state = compose.to_dict_private()
+    for key in ("bbox_params", "keypoint_params", "additional_targets"):
+        if state.get(key):
+            raise RecipeError(f"{place}: Compose has {key}; decant caches images and class labels only")
+    if compose.p != 1:
+        raise RecipeError(f"{place}: Compose has p={compose.p}; give p to its transforms, or use Sequential inside")
+    return list(compose.transforms)
+
+
+def _resolve_one(item: Any, place: str, notes: list[str]) -> dict[str, Any]:
+    album = library()
+    if isinstance(item, (album.BasicTransform, album.BaseCompose)):
+        return _resolve_object(item, place, notes)
+    name: Any
+    args: Any
+    if isinstance(item, str):
+        name, args = item, None
+    elif isinstance(item, Mapping) and len(item) == 1:
+        name, args = next(iter(item.items()))
+    else:
+        raise RecipeError(f"{place}: a transform is written as Name or as Name: {{argument: value}}, found {item!r}")
+    cls = _class_of(name, place)
+    name = cls.__name__
+    place = f"{place}.{name}"
+    if name in _COMPOSITIONS and isinstance(args, Sequence) and not isinstance(args, str):
+        args = {"transforms": list(args)}
+    if args is None:
+        args = {}
+    if not isinstance(args, Mapping):
+        raise RecipeError(f"{place}: arguments as {{name: value}} expected, {type(args).__name__} found")
+    args = dict(args)
+    known = [key for key in inspect.signature(cls.__init__).parameters if key not in ("self", "seed", "strict")]
+    for key in args:
+        if key not in known:
+            raise RecipeError(f"{place}: no argument {key!r}{nearest(str(key), known)}")
+    if name in TAIL:
+        return {name: _plain(args, place)}
+    for key, value in args.items():
+        if "interpolation" in key:
+            args[key] = _constant(value, INTERPOLATIONS, f"{place}.{key}")
+        elif key == "border_mode":
+            args[key] = _constant(value, BORDER_MODES, f"{place}.{key}")
+    if "area_for_downscale" in known and not {"interpolation", "area_for_downscale"} & args.keys():
+        args["area_for_downscale"] = "image"
+    if name in _COMPOSITIONS:
+        if "transforms" not in args:
+            raise RecipeError(f"{place}: a list of transforms is missing")
+        args["transforms"], more = resolve(args["transforms"], f"{place}.transforms")
+        notes += more
+    return _canonical(cls, args, place)
+
+
+def _resolve_object(item: Any, place: str, notes: list[str]) -> dict[str, Any]:
+    name = type(item).__name__
+    cls = _class_of(name, place)
+    if type(item) is not cls:
+        raise RecipeError(
+            f"{place}: {type(item).__module__}.{name} is not Albumentations' own; it cannot be serialised"
+        )
+    if getattr(item, "invalid_args", None):
+        raise RecipeError(f"{place}.{name}: no argument {item.invalid_args[0]!r}")
+    state = _state_of(item, f"{place}.{name}")
+    if name in TAIL:
+        return {name: _plain(state, place)}
+    if name in _COMPOSITIONS:
+        members = _members_of(item, place) if name == "Compose" else list(item.transforms)
+        state["transforms"] = [_resolve_one(m, f"{place}.{name}.transforms[{i}]", notes) for i, m in enumerate(members)]
+    # An object does not tell an argument given from one left out: the library's default counts as left out.
+    if state.get("interpolation") == INTERPOLATIONS["linear"] and state.get("area_for_downscale", "") is None:
+        state["area_for_downscale"] = "image"
+        notes.append(
+            f"{place}.{name}: area_for_downscale='image' is set, so that shrinking averages; "
+            "name the transform in YAML with interpolation: linear to go without"
+        )
+    return _canonical(cls, state, f"{place}.{name}")
+
+
+def _class_of(name: Any, place: str) -> Any:
+    album = library()
+    if not isinstance(name, str):
+        raise RecipeError(f"{place}: the name of a transform expected, found {name!r}")
+    short = name.removeprefix("albumentations.").removeprefix("A.").removeprefix("pytorch.")
+    if short in TAIL and not hasattr(album, short):
+        return _ToTensor  # albumentations offers ToTensorV2 only beside torch
+    found = getattr(album, short, None)
+    if short in _usable():
+        return found
+    if inspect.isclass(found) and issubclass(found, album.BasicTransform):
+        raise RecipeError(f"{place}: {short} cannot be serialised or needs other data than the image; leave it out")
+    raise RecipeError(f"{place}: no transform {name!r} in Albumentations{nearest(short, sorted(_usable()))}")
+
+
+class _ToTensor:
+    def __init__(self, transpose_mask: bool = False, p: float = 1.0) -> None: ...
+
+
+_ToTensor.__name__ = "ToTensorV2"
+
+
+def _usable() -> set[str]:
+    album = library()
+    names = set()
+    for name, cls in vars(album).items():
+        if not inspect.isclass(cls) or name in _NOT_USABLE or name.startswith(("_", "Base")):
+            continue
+        if issubclass(cls, album.BasicTransform):
+            if not _FOREIGN_DATA & inspect.signature(cls.__init__).parameters.keys():
+                names.add(name)
+        elif name in _COMPOSITIONS:
+            names.add(name)
+    return names
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?` for the closest of the known words, otherwise the list of them."""
+    lowered = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {lowered[close[0]]!r}?"
+    return f"; known are: {', '.join(sorted(known))}" if len(known) <= 30 else ""
+
+
+def _constant(value: Any, names: Mapping[str, int], place: str) -> Any:
+    if isinstance(value, str):
+        plain = value.lower().removeprefix("cv2.").removeprefix("inter_").removeprefix("border_")
+        if plain not in names:
+            raise RecipeError(f"{place}: {value!r} is unknown{nearest(plain, list(names))}")
+        return names[plain]
+    return value
+
+
+def _canonical(cls: Any, args: dict[str, Any], place: str) -> dict[str, Any]:
+    """Arguments as the library resolves them; refused if they do not survive a second time round."""
+    state = _plain(_state_of(_build(cls, args, place), place), place)
+    again = _plain(_state_of(_build(cls, state, place), place), place)
+    if again != state:
+        raise RecipeError(f"{place}: its arguments do not survive serialisation (found a defect in Albumentations)")
+    return {cls.__name__: state}
+
+
+def _build(cls: Any, args: dict[str, Any], place: str) -> Any:
+    if cls.__name__ in _COMPOSITIONS:
+        args = args | {"transforms": [_instantiate(name, a) for name, a in _pairs(args["transforms"])]}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return cls(**args)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise RecipeError(f"{place}: {_first_complaint(error)}") from None
+
+
+def _first_complaint(error: Exception) -> str:
+    """pydantic's report of several lines as one: which argument, what is wrong, what was found."""
+    cause = error.__cause__
+    details = cause.errors() if cause is not None and hasattr(cause, "errors") else []
+    if not details:
+        return str(error).replace("\n", " ")
+    where = ".".join(
+        str(part) for part in details[0]["loc"] if not str(part).startswith(("function", "tuple[", "lax-"))
+    )
+    found = "" if not where else f", found {details[0]['input']!r}"
+    return f"{where}: {details[0]['msg']}{found}" if where else str(details[0]["msg"])
+
+
+def _state_of(item: Any, place: str) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = item.to_dict_private()
+    except NotImplementedError as error:
+        raise RecipeError(f"{place}: cannot be serialised ({error})") from None
+    dropped = {"__class_fullname__", "bbox_params", "keypoint_params", "additional_targets", "is_check_shapes"}
+    state = {key: value for key, value in state.items() if key not in dropped}
+    if "transforms" in state:
+        state["transforms"] = [
+            {type(member).__name__: _state_of(member, place)} for member in getattr(item, "transforms", [])
+        ]
+    return state
+
+
+def _plain(value: Any, place: str) -> Any:
+    """The value in JSON's types: tuples as lists, enums and numpy numbers by value."""
+    if isinstance(value, Enum):
+        return _plain(value.value, place)
+    if isinstance(value, np.generic):
+        return _plain(value.item(), place)
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist(), place)
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if not np.isfinite(value):
+            raise RecipeError(f"{place}: {value} is not a finite number")
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, place) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item, place) for item in value]
+    raise RecipeError(f"{place}: a {type(value).__name__} cannot be serialised")
+
+
+def _pairs(transforms: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for transform in transforms:
+        ((name, args),) = transform.items()
+        yield name, dict(args)
+
+
+def _instantiate(name: str, args: dict[str, Any]) -> Any:
+    return _build(getattr(library(), name), args, name)
+
+
+def prove_size(
+    transforms: Sequence[Mapping[str, Any]], size_hw: tuple[int, int], channels: int, place: str
+) -> list[str]:
+    """Run the transforms on blank images and make sure that every result has the recipe's size.
+
+    Parameters
+    ----------
+    transforms : canonical
+    size_hw : height and width that the recipe promises
+    channels : of the decoded images, 1 or 3
+
+    Returns
+    -------
+    warnings about images that would fail, such as ones smaller than a crop
+
+    Raises
+    ------
+    RecipeError : a result has another size, type or number of channels, or every image fails
+    """
+    pipeline = Pipeline(transforms)
+    complaints: dict[str, tuple[int, int]] = {}
+    done = 0
+    trials = [(size, seed) for size in _BLANK_SIZES for seed in range(_BLANK_SEEDS)]
+    trials += [(_LARGE_BLANK, seed) for seed in range(_LARGE_BLANK_SEEDS)]
+    for (height, width), seed in trials:
+        image = np.zeros((height, width, channels), np.uint8)
+        image.flags.writeable = False
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                out = pipeline(image, seed)
+        except Exception as error:  # any transform may refuse any image; the user sees which
+            complaints.setdefault(_complaint(error, transforms), (height, width))
+            continue
+        done += 1
+        fault = _fault(out, size_hw, channels)
+        if fault:
+            raise RecipeError(
+                f"{place}: the transforms give {fault} for an image of {height}x{width} (height x width); the recipe "
+                f"promises {size_hw[0]}x{size_hw[1]} in uint8; end with a crop or Resize of that size, or change size"
+            )
+    if not done:
+        text, (height, width) = next(iter(complaints.items()))
+        raise RecipeError(f"{place}: the transforms fail on every image, such as one of {height}x{width}: {text}")
+    return [f"{place}: an image of {h}x{w} fails: {text}" for text, (h, w) in complaints.items()]
+
+
+def _fault(out: Any, size_hw: tuple[int, int], channels: int) -> str:
+    if not isinstance(out, np.ndarray) or out.dtype != np.uint8:
+        return f"values of type {getattr(out, 'dtype', type(out).__name__)}"
+    if out.shape != (*size_hw, channels):
+        wrong_channels = out.shape[2:] != (channels,)
+        return f"{out.shape[0]}x{out.shape[1]}" + (f" with shape {out.shape}" if wrong_channels else "")
+    return ""
+
+
+def _complaint(error: Exception, transforms: Sequence[Mapping[str, Any]]) -> str:
+    text = f"{type(error).__name__}: {error}".replace("\n", " ")
+    if type(error).__name__ == "CropSizeError":
+        padding = [name for name, args in _pairs(transforms) if args.get("pad_if_needed") is False]
+        remedy = (
+            f"set pad_if_needed: true in {padding[0]}" if padding else "put SmallestMaxSize or PadIfNeeded before it"
+        )
+        text += f"; such images would be left out and listed; to keep them, {remedy}"
+    return text

@@ -1,0 +1,87 @@
+"""Which renderings exist already, committed or pending: (digest, variant) -> row, by sorted arrays instead of objects.
+
+A million samples of several variants must not cost a Python object each.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cache_store.canonical import DIGEST_BYTES
+from cache_store.manifest import SplitTable
+from cache_store.records import row_dtype
+
+
+class Catalog:
+    """Rows of one rendering, found by digest and variant.
+
+    Parameters
+    ----------
+    channels : C
+    tables : `row_dtype` rows, in order of preference from last to first: of equal (digest, variant) the last counts
+
+    Attributes
+    ----------
+    rows : all rows in one table
+    """
+
+    def __init__(self, channels: int, tables: Sequence[np.ndarray]) -> None:
+        self.rows = np.concatenate([np.zeros(0, row_dtype(channels)), *tables])
+        self._digests, inverse = _unique(self.rows["digest"])
+        variants = int(self.rows["variant"].max(initial=-1)) + 1
+        self._places = np.full((len(self._digests), max(variants, 1)), -1, np.int64)
+        self._places[inverse, self.rows["variant"]] = np.arange(len(self.rows))
+
+    def find(self, digests: np.ndarray, variants: int) -> np.ndarray:
+        """Row number of each variant of each digest, -1 where there is none.
+
+        Parameters
+        ----------
+        digests : uint8 (n, 16)
+        variants : K
+
+        Returns
+        -------
+        int64 (n, K)
+        """
+        found = np.full((len(digests), variants), -1, np.int64)
+        if len(self._digests) == 0 or len(digests) == 0:
+            return found
+        asked = _keys(digests)
+        place = np.minimum(np.searchsorted(self._digests, asked), len(self._digests) - 1)
+        known = self._digests[place] == asked
+        width = min(variants, self._places.shape[1])
+        found[known, :width] = self._places[place[known], :width]
+        return found
+
+
+def committed_rows(table: SplitTable) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and slots of a committed split, sample by sample, all variants of each."""
+    samples, variants = table["slot"].shape
+    channels = table["sum"].shape[2]
+    rows = np.zeros((samples, variants), row_dtype(channels))
+    rows["digest"] = table["digest"][:, None, :]
+    rows["variant"] = np.arange(variants)
+    rows["source_hw"] = table["source_hw"][:, None, :]
+    for name in ("checksum", "sum", "sumsq", "decoder"):
+        rows[name] = table[name]
+    return rows.reshape(-1), table["slot"].reshape(-1)
+
+
+def _keys(digests: np.ndarray) -> np.ndarray:
+    """Digests as one sortable item each. The bytes of a numpy string are compared like memcmp, but lose trailing
+    zeros; a mark behind the digest keeps them."""
+    marked = np.ones((len(digests), DIGEST_BYTES + 1), np.uint8)
+    marked[:, :DIGEST_BYTES] = digests
+    return marked.reshape(-1).view(f"S{DIGEST_BYTES + 1}")
+
+
+def _unique(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    unique, inverse = np.unique(_keys(digests), return_inverse=True)
+    return unique, inverse
+
+
+def distinct(digests: np.ndarray) -> np.ndarray:
+    """For each digest the number of the first equal one: int64 (n,)."""
+    _, first, inverse = np.unique(_keys(digests), return_index=True, return_inverse=True)
+    return first[inverse]

@@ -1,0 +1,80 @@
+"""The `decant` command. Commands are loaded when called, so that `decant --help` answers at once."""
+
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+from typing import Any
+
+import click
+
+_COMMANDS = {
+    "build": ("preprocess.commands:build", "Bring CACHE up to date with the images in SOURCE."),
+    "show": ("preprocess.commands:show", "Say what a cache holds, and draw samples of it."),
+    "doctor": ("preprocess.commands:doctor", "Check this installation, and what it can decode."),
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], _COMMANDS, n=1)
+            ctx.fail(f"no command {args[0]!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        return super().resolve_command(ctx, args)
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="decant-cache", prog_name="decant")
+def decant() -> None:
+    """Decode once, pour forever: cache a folder of images as training-ready tensors.
+
+    \b
+    decant build photos cache        decode, augment and normalise into a Zarr store
+    decant show cache -o look.png    see what is in it
+    """
+
+
+def main() -> None:
+    """Entry point: errors of ours become one message and their exit code, never a traceback."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        result = decant.main(standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except click.exceptions.Abort:
+        _interrupted()
+    except KeyboardInterrupt:
+        _interrupted()
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except Exception as error:
+        code = getattr(error, "exit_code", None)
+        if code is None:
+            raise  # our bug: the traceback is what a report needs
+        click.echo(f"decant: {error}", err=True)
+        sys.exit(code)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _interrupted() -> None:
+    click.echo("decant: interrupted; finished shards are kept, the same command goes on from there", err=True)
+    sys.exit(130)

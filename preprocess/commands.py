@@ -1,0 +1,117 @@
+"""The commands, each one call of a library function; loaded by `cli` when named."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from preprocess import augment
+
+FOLDER = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("source", type=FOLDER)
+@click.argument("cache", type=FOLDER)
+@click.option("--recipe", type=FOLDER, help="YAML file; without it the cache's own, or the default.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
+)
+@click.option("--workers", type=int, help="Processes; one for each processor unless given.")
+@click.option("--device", default="auto", show_default=True, help="auto or cpu.")
+@click.option("--limit", type=int, help="Only the first N images of each split, into a new cache.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, how long it takes and how big it gets.")
+@click.option("--strict", is_flag=True, help="Commit nothing if a single image fails (--max-failures 0).")
+@click.option("--max-failures", metavar="N|N%", help="Images that may fail; unless given the larger of 1% and 10.")
+@click.option("--allow-shrink", is_flag=True, help="Permit a build that drops more than half of a split.")
+@click.option("--rerender", is_flag=True, help="Make new tensors where this environment renders other pixels.")
+@click.option("--retry-failed", is_flag=True, help="Try images again that are known not to decode or render.")
+@click.option("--checksum", is_flag=True, help="Hash every file, whatever its time stamps say.")
+@click.option("--shard-mib", type=float, default=32, show_default=True, help="Size of a shard of new tensors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def build(
+    source: Path,
+    cache: Path,
+    recipe: Path | None,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    device: str,
+    limit: int | None,
+    dry_run: bool,
+    strict: bool,
+    max_failures: str | None,
+    allow_shrink: bool,
+    rerender: bool,
+    retry_failed: bool,
+    checksum: bool,
+    shard_mib: float,
+    as_json: bool,
+) -> None:
+    """Bring CACHE up to date with the images in SOURCE.
+
+    Decodes, augments and normalises what the cache lacks and publishes a snapshot; training that runs on the former
+    one is not disturbed. Interrupted, it goes on where it was.
+
+    \b
+    decant build photos cache
+    decant build photos cache --recipe recipe.yaml --set size=160
+    """
+    from preprocess.progress import progress_bar
+
+    augment.library(without_torch=True)
+    from preprocess.builder import build as build_cache
+
+    with progress_bar() as progress:
+        report = build_cache(
+            source,
+            cache,
+            recipe,
+            overrides=overrides,
+            workers=workers,
+            device=device,
+            limit=limit,
+            dry_run=dry_run,
+            max_failures=0 if strict else max_failures,
+            allow_shrink=allow_shrink,
+            rerender=rerender,
+            retry_failed=retry_failed,
+            checksum=checksum,
+            shard_mib=shard_mib,
+            progress=progress,
+        )
+    click.echo(report.to_json() if as_json else str(report))
+    if dry_run and report.peak_bytes > report.free_bytes:
+        sys.exit(7)
+
+
+@click.command()
+@click.argument("cache", type=FOLDER)
+@click.argument("index", type=int, nargs=-1)
+@click.option("--split", help="Split to show; the first unless given.")
+@click.option("-o", "--output", type=FOLDER, help="PNG file to draw the samples into, all variants side by side.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def show(cache: Path, index: tuple[int, ...], split: str | None, output: Path | None, as_json: bool) -> None:
+    """Say what CACHE holds; of samples by INDEX, where they come from.
+
+    \b
+    decant show cache
+    decant show cache 0 5 --split val
+    decant show cache -o look.png
+    """
+    from preprocess.show import show as show_cache
+
+    click.echo(show_cache(cache, index, split, output, as_json=as_json))
+
+
+@click.command()
+@click.argument("cache", type=FOLDER, required=False)
+def doctor(cache: Path | None) -> None:
+    """Check this installation, what it can decode, and (if given) that CACHE can be read.
+
+    Exit code 1 if something needs mending.
+    """
+    from preprocess.doctor import doctor as examine
+
+    text, healthy = examine(cache)
+    click.echo(text)
+    sys.exit(0 if healthy else 1)

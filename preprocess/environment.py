@@ -1,0 +1,53 @@
+"""What renders here: versions, processor, and installations that get in each other's way."""
+
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+OPENCV_WHEELS = (
+    "opencv-python-headless",
+    "opencv-python",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what renders, and the processor; recorded, and named when pixels would differ."""
+    import cv2
+
+    names = ("albumentations", "albucore", "numpy", "zarr", "decant-cache")
+    return {"opencv": cv2.__version__} | {name: _version(name) or "not installed" for name in names} | {"cpu": _cpu()}
+
+
+def doubts() -> list[str]:
+    """What is wrong with this installation without stopping a build, a line each."""
+    wheels = [name for name in OPENCV_WHEELS if _version(name)]
+    if len(wheels) < 2:
+        return []
+    return [
+        f"{' and '.join(wheels)} are both installed and write the same cv2 folder: which one runs is chance; "
+        f"run: pip uninstall -y {' '.join(wheels)} && pip install opencv-python-headless"
+    ]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def _cpu() -> str:
+    features: set[str] = set()
+    try:
+        with open("/proc/cpuinfo") as lines:
+            for line in lines:
+                if line.startswith(("flags", "Features")):
+                    features = set(line.split(":", 1)[1].split())
+                    break
+    except OSError:
+        pass
+    wanted = [name for name in ("sse4_2", "avx2", "avx512f", "asimd") if name in features]
+    return " ".join([platform.machine(), *wanted])

@@ -1,0 +1,274 @@
+"""What the first bytes of an encoded image say: format, size, depth, alpha, orientation. Decodes nothing.
+
+The scanner asks for sizes, the decoder for the cap on pixels and for what a decode would drop without a
+word, the GPU engine for the files that it may take. Bytes are untrusted: every offset is checked, every
+walk over segments moves forward and ends after `_MAX_PARTS` steps.
+"""
+
+import struct
+from dataclasses import dataclass
+
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif"}
+    | {".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".avif", ".jxl"}
+    | {".jp2", ".j2k", ".j2c", ".jpx"}
+    | {".pbm", ".pgm", ".ppm", ".pnm", ".pxm", ".pam", ".pfm"}
+    | {".hdr", ".exr", ".sr", ".ras"}
+)
+"""Lower-case file name endings of an image folder. Some builds of OpenCV lack the decoder for one or another of
+them; such files are listed all the same, so that they fail with a reason instead of being passed over."""
+
+_MAX_PARTS = 65_536  # segments or chunks; a PNG of 512 MB with libpng's 8 KiB chunks still passes
+
+_JPEG_SEGMENT = struct.Struct(">HH")
+_JPEG_FRAME = struct.Struct(">BHHB")
+_PNG_IHDR = struct.Struct(">I4sIIBB")
+_PNG_CHUNK = struct.Struct(">I4s")
+_WEBP_CHUNK = struct.Struct("<4sI")
+_VP8_FRAME = struct.Struct("<B2x3sHH")
+_BMP_CORE = struct.Struct("<HH2xH")
+_BMP_INFO = struct.Struct("<ii2xH")
+
+_PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_BMP_HEADER_BYTES = (12, 40, 52, 56, 64, 108, 124)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The facts of one encoded image.
+
+    Attributes
+    ----------
+    format : "JPEG", "PNG", "WebP", "BMP" or "GIF"
+    height, width : pixels as stored, before the orientation is applied; of a GIF or WebP the canvas
+    channels : colour components stored: 1 gray, 3 colour (a palette counts as colour), 4 CMYK; alpha apart
+    bits : of one component, not of a palette's index
+    alpha : there is an alpha channel, or a colour or palette entry that means transparent
+    orientation : EXIF 1..8, 1 if none; that of the first EXIF block that states one
+    baseline : the JPEG is sequential, 8-bit, Huffman-coded (SOF0); False for every other format
+    """
+
+    format: str
+    height: int
+    width: int
+    channels: int
+    bits: int
+    alpha: bool
+    orientation: int
+    baseline: bool
+
+    @property
+    def upright_hw(self) -> tuple[int, int]:
+        """Height and width of the image as it is looked at, orientation applied."""
+        return (self.height, self.width) if self.orientation < 5 else (self.width, self.height)
+
+
+def read_header(data: bytes) -> Header | None:
+    """Read the header of a JPEG, PNG, WebP, BMP or GIF, told by content.
+
+    Parameters
+    ----------
+    data : the whole file, or its beginning. PNG and WebP may keep their orientation behind the pixels: when those
+        bytes are missing it is reported as 1
+
+    Returns
+    -------
+    Header, or None for any other format and for a header that is cut or makes no sense. Never raises on the
+    content of `data`. A header is no promise that the pixels behind it decode.
+    """
+    try:
+        if data[:3] == b"\xff\xd8\xff":
+            return _read_jpeg(data)
+        if data[:8] == b"\x89PNG\r\n\x1a\n":
+            return _read_png(data)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return _read_webp(data)
+        if data[:2] == b"BM":
+            return _read_bmp(data)
+        if data[:6] in (b"GIF87a", b"GIF89a"):
+            return _read_gif(data)
+    except (struct.error, IndexError):
+        pass  # the bytes end before the header does: the same answer as for any other nonsense
+    return None
+
+
+def sniff(data: bytes) -> str | None:
+    """Name the image format by its first bytes alone, for messages; None if they are of no format that we know.
+
+    Knows more formats than `read_header`, and names a file even where its header is damaged.
+    """
+    for name, at, magic in _MAGIC:
+        if data.startswith(magic, at):
+            return name
+    if data[:1] == b"P" and data[1:2] in b"1234567fF" and data[2:3].isspace():
+        return "PNM"
+    return None
+
+
+_MAGIC: tuple[tuple[str, int, bytes | tuple[bytes, ...]], ...] = (
+    ("JPEG", 0, b"\xff\xd8\xff"),
+    ("PNG", 0, b"\x89PNG\r\n\x1a\n"),
+    ("WebP", 8, b"WEBP"),
+    ("GIF", 0, (b"GIF87a", b"GIF89a")),
+    ("TIFF", 0, (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    ("JPEG 2000", 0, (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")),
+    ("AVIF", 4, (b"ftypavif", b"ftypavis")),
+    ("HEIC", 4, (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")),
+    ("JPEG XL", 0, (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
+    ("Radiance HDR", 0, (b"#?RADIANCE", b"#?RGBE")),
+    ("OpenEXR", 0, b"\x76\x2f\x31\x01"),
+    ("Sun raster", 0, b"\x59\xa6\x6a\x95"),
+    ("BMP", 0, b"BM"),
+)
+
+
+def _read_jpeg(data: bytes) -> Header | None:
+    """ITU-T T.81 annex B: segments up to the first scan. EXIF may stand behind the frame header, so we read on."""
+    frame = None
+    orientation = 0
+    at = 2
+    for _ in range(_MAX_PARTS):
+        marker, length = _JPEG_SEGMENT.unpack_from(data, at)
+        if marker < 0xFFC0 or 0xFFD0 <= marker <= 0xFFD7 or marker == 0xFFFF:
+            # Fill bytes, markers without a length, bytes that belong to nothing: libjpeg skips them as well.
+            at = data.find(b"\xff", at + 1)
+            if at < 0:
+                return None
+            continue
+        if marker == 0xFFDA:
+            break
+        if length < 2 or marker in (0xFFD8, 0xFFD9):  # a second start, or an end before any pixels
+            return None
+        if marker <= 0xFFCF:
+            if marker not in (0xFFC4, 0xFFC8, 0xFFCC):  # tables; all the others are frames
+                frame = (marker, length, *_JPEG_FRAME.unpack_from(data, at + 4))
+        elif marker == 0xFFE1 and not orientation and data[at + 4 : at + 10] == b"Exif\0\0":
+            orientation = _exif_orientation(data[at + 10 : at + 2 + length])
+        at += 2 + length
+    else:
+        return None
+    if frame is None:
+        return None
+    start, length, bits, height, width, channels = frame
+    # A height of 0 means "told after the first scan" (DNL); libjpeg refuses it.
+    if not height or not width or not 1 <= channels <= 4 or not 2 <= bits <= 16 or length != 8 + 3 * channels:
+        return None
+    return Header("JPEG", height, width, channels, bits, False, orientation or 1, start == 0xFFC0)
+
+
+def _read_png(data: bytes) -> Header | None:
+    """PNG third edition, sections 5 and 11: IHDR first, tRNS before the pixels, eXIf anywhere."""
+    length, kind, width, height, bits, colour = _PNG_IHDR.unpack_from(data, 8)
+    if length != 13 or kind != b"IHDR" or bits not in _PNG_DEPTHS.get(colour, ()):
+        return None
+    if not 0 < width < 1 << 31 or not 0 < height < 1 << 31:
+        return None
+    alpha = colour in (4, 6)
+    pixels = False
+    orientation = 0
+    at = 33
+    for _ in range(_MAX_PARTS):
+        if pixels and at + 8 > len(data):
+            break  # all that the header itself needs has been seen
+        length, kind = _PNG_CHUNK.unpack_from(data, at)
+        if kind == b"IDAT":
+            pixels = True
+        elif kind == b"tRNS":
+            alpha = True
+        elif kind == b"eXIf" and not orientation:
+            orientation = _exif_orientation(data[at + 8 : at + 8 + length])
+        elif kind == b"IEND":
+            break
+        at += 12 + length
+    if not pixels:
+        return None
+    channels = 1 if colour in (0, 4) else 3
+    return Header("PNG", height, width, channels, 8 if colour == 3 else bits, alpha, orientation or 1, False)
+
+
+def _read_webp(data: bytes) -> Header | None:
+    """RFC 9649: one chunk of lossy (VP8) or lossless (VP8L) data, or an extended header (VP8X) before such chunks."""
+    kind = data[12:16]
+    if kind == b"VP8 ":
+        tag, start, width, height = _VP8_FRAME.unpack_from(data, 20)
+        width, height = width & 0x3FFF, height & 0x3FFF  # the upper two bits ask for upscaling, which nobody does
+        if tag & 1 or start != b"\x9d\x01\x2a" or not width or not height:
+            return None
+        return Header("WebP", height, width, 3, 8, False, 1, False)
+    if kind == b"VP8L":
+        (fields,) = struct.unpack_from("<I", data, 21)
+        if data[20] != 0x2F or fields >> 29:
+            return None
+        alpha = bool(fields >> 28 & 1)
+        return Header("WebP", (fields >> 14 & 0x3FFF) + 1, (fields & 0x3FFF) + 1, 3, 8, alpha, 1, False)
+    if kind != b"VP8X" or len(data) < 30:
+        return None
+    flags = data[20]
+    width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+    orientation = _webp_orientation(data) if flags & 0x08 else 1
+    return Header("WebP", height, width, 3, 8, bool(flags & 0x10), orientation, False)
+
+
+def _webp_orientation(data: bytes) -> int:
+    at = 30
+    for _ in range(_MAX_PARTS):
+        if at + 8 > len(data):
+            break
+        kind, length = _WEBP_CHUNK.unpack_from(data, at)
+        if kind == b"EXIF":
+            return _exif_orientation(data[at + 8 : at + 8 + length]) or 1
+        at += 8 + length + (length & 1)
+    return 1
+
+
+def _read_bmp(data: bytes) -> Header | None:
+    """Windows and OS/2 bitmaps; a negative height means that the top row comes first."""
+    (header_bytes,) = struct.unpack_from("<I", data, 14)
+    if header_bytes not in _BMP_HEADER_BYTES:
+        return None
+    width, height, pixel_bits = (_BMP_CORE if header_bytes == 12 else _BMP_INFO).unpack_from(data, 18)
+    if width <= 0 or not height or pixel_bits not in (1, 2, 4, 8, 16, 24, 32):
+        return None
+    # The fourth byte of a 32-bit pixel is padding unless the header names it as a mask.
+    alpha = pixel_bits == 32 and header_bytes in (56, 108, 124) and struct.unpack_from("<I", data, 66) != (0,)
+    return Header("BMP", abs(height), width, 3, 5 if pixel_bits == 16 else 8, alpha, 1, False)
+
+
+def _read_gif(data: bytes) -> Header | None:
+    """GIF 87a and 89a: the size of the canvas, and whether the first frame has a transparent colour."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    if not width or not height:
+        return None
+    alpha = False
+    at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    while data[at] == 0x21:  # an extension; the last one before the frame may be its graphic control
+        if data[at + 1] == 0xF9:
+            alpha = bool(data[at + 3] & 1)
+        at += 2
+        while block_bytes := data[at]:
+            at += block_bytes + 1
+        at += 1
+    return Header("GIF", height, width, 3, 8, alpha, 1, False) if data[at] == 0x2C else None
+
+
+def _exif_orientation(tiff: bytes) -> int:
+    """Orientation (tag 0x0112) in the first directory of an EXIF block, 1..8; 1 if out of range, 0 if not stated.
+
+    Like OpenCV, reads the value as 16 bits whatever type the entry claims. Unlike OpenCV, is not put off by
+    a broken entry before it.
+    """
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
+        return 0
+    try:
+        magic, directory = struct.unpack_from(order + "HI", tiff, 2)
+        if magic != 42:
+            return 0
+        (entries,) = struct.unpack_from(order + "H", tiff, directory)
+        for at in range(directory + 2, directory + 2 + 12 * entries, 12):
+            tag, value = struct.unpack_from(order + "H6xH", tiff, at)
+            if tag == 0x0112:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass  # the block ends before its directory does
+    return 0

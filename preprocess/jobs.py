@@ -1,0 +1,127 @@
+"""What the builder and its workers say to each other: plain values, sent by pickle between our own processes.
+
+builder -> worker   Setup, then a job; a `Wanted` in answer to a `Hashed`
+worker -> builder   READY; for each job: `Hashed` (reading jobs only), then `Done`; or an exception that ends the build
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from cache_store.records import PendingShard
+from preprocess.rendering import Rendering, Statistics
+
+READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Sent once to each worker.
+
+    Attributes
+    ----------
+    folder : `pending/<build id>/`, where shards go
+    """
+
+    folder: Path
+    renderings: tuple[Rendering, ...]
+    decoder: str
+    max_pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadJob:
+    """Read and hash a run of files, then render those that the builder asks for.
+
+    Attributes
+    ----------
+    job_id : never used twice in a build; names the shards
+    rendering : place in `Setup.renderings`; -1: hash only
+    items : number of each file, by which builder and worker name it
+    paths : absolute, as bytes
+    variants : K
+    slots : S of the shards to write
+    """
+
+    job_id: int
+    rendering: int
+    items: tuple[int, ...]
+    paths: tuple[bytes, ...]
+    variants: int = 0
+    slots: int = 0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def part(self, places: list[int], job_id: int) -> "ReadJob":
+        """The same for some of the files."""
+        items, paths = tuple(self.items[i] for i in places), tuple(self.paths[i] for i in places)
+        return replace(self, job_id=job_id, items=items, paths=paths)
+
+
+@dataclass(frozen=True, slots=True)
+class NormaliseJob:
+    """Write one pending shard anew with another normalisation. Its items are slots, none of which can be blamed.
+
+    Attributes
+    ----------
+    statistics : for float16; None: 8-bit pixels
+    """
+
+    job_id: int
+    shard: PendingShard
+    statistics: Statistics | None
+
+    def __len__(self) -> int:
+        return len(self.shard.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One file that cannot be used: at which stage and why."""
+
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """What reading a job's files gave.
+
+    Attributes
+    ----------
+    digests : uint8 (n, 16); zeros for a file that failed
+    stats : `scan.STAT` (n,), of the very bytes that were hashed
+    failures : by place in the job
+    """
+
+    digests: np.ndarray
+    stats: np.ndarray
+    failures: dict[int, Failure]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which variants to render of which files: (place in the job, variants); files left out are not rendered."""
+
+    files: tuple[tuple[int, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of a job.
+
+    Attributes
+    ----------
+    shards : finished, with their records on disk
+    failures : by place in the job
+    notes : by place in the job, such as ("16-bit",)
+    """
+
+    shards: tuple[PendingShard, ...] = ()
+    failures: dict[int, Failure] = field(default_factory=dict)
+    notes: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+
+Job = ReadJob | NormaliseJob

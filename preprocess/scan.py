@@ -1,0 +1,260 @@
+"""From a folder to an ordered table of sources: split, class, path, stat. Reads no file.
+
+Order and class ids are `torchvision.datasets.ImageFolder`'s: classes sorted plainly; within a class the folders in
+the order of `sorted(os.walk(...))`, in each folder the names sorted.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from preprocess.errors import UsageError
+from preprocess.header import IMAGE_EXTENSIONS
+from preprocess.recipe import SPLIT_NAMES, Recipe
+
+STAT = np.dtype([("size", "<i8"), ("mtime_ns", "<i8"), ("ctime_ns", "<i8"), ("inode", "<i8")])
+"""What tells an unchanged file; size is -1 where the file could not be looked at."""
+
+_Stat = tuple[int, int, int, int]
+"""The fields of `STAT`."""
+
+_EXAMPLES = 3
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many of a kind were passed over, with the first few names."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        self.count += 1
+        if len(self.examples) < _EXAMPLES:
+            self.examples.append(name)
+
+    def shown(self) -> str:
+        """The examples, for a message."""
+        return ", ".join(self.examples) + (", …" if self.count > len(self.examples) else "")
+
+
+@dataclass(slots=True)
+class SplitScan:
+    """Sources of one folder, in order.
+
+    Attributes
+    ----------
+    name, folder : split, and its folder relative to SOURCE
+    paths : relative to SOURCE, '/' between folders; bytes that are not UTF-8 as Python has them in a str
+    class_names : the class folders, sorted; None for a flat folder
+    class_index : int64 (n,), place in `class_names`; -1 in a flat folder
+    stats : `STAT` (n,)
+    """
+
+    name: str
+    folder: str
+    paths: list[str]
+    class_names: list[str] | None
+    class_index: np.ndarray
+    stats: np.ndarray
+
+
+@dataclass(slots=True)
+class Scan:
+    """A scanned SOURCE.
+
+    Attributes
+    ----------
+    splits : by name, those with a folder of their own
+    scanned_ns : when the scan began, ns since the epoch
+    hidden, other, loose : passed over: hidden files, ones without an image's extension, images beside class folders
+    loops : symbolic links that lead back into themselves
+    unreadable : folder -> why it cannot be listed
+    unused_folders : folders in SOURCE that belong to no split
+    """
+
+    splits: dict[str, SplitScan]
+    scanned_ns: int
+    hidden: Tally
+    other: Tally
+    loose: Tally
+    loops: list[str]
+    unreadable: dict[str, str]
+    unused_folders: list[str]
+
+
+def propose_splits(source: Path) -> list[tuple[str, str]]:
+    """(split, folder) as SOURCE suggests: its folders if all of them have split names, otherwise SOURCE as `train`.
+
+    Raises
+    ------
+    UsageError : SOURCE does not exist or is not a folder
+    """
+    names = [entry.name for entry in _entries(source) if entry.is_dir() and not entry.name.startswith(".")]
+    if names and set(names) <= set(SPLIT_NAMES):
+        return [(name, name) for name in SPLIT_NAMES if name in names]
+    return [("train", ".")]
+
+
+def scan(source: Path, recipe: Recipe) -> Scan:
+    """List the sources of every split that has a folder.
+
+    Raises
+    ------
+    UsageError : SOURCE or the folder of a split is not there, or there is no image at all
+    """
+    result = Scan({}, time.time_ns(), Tally(), Tally(), Tally(), [], {}, [])
+    for name, split in recipe.named_splits.items():
+        if split.folder is not None:
+            result.splits[name] = _scan_split(source, name, split.folder, result)
+    if not any(split.paths for split in result.splits.values()):
+        raise UsageError(
+            f"SOURCE {str(source)!r} holds no image: files with these extensions are looked for: "
+            f"{' '.join(sorted(IMAGE_EXTENSIONS))}; "
+            f"found {result.other.count} other and {result.hidden.count} hidden files"
+        )
+    used = {Path(split.folder).parts[0] if split.folder != "." else "." for split in result.splits.values()}
+    if "." not in used:
+        folders = [entry.name for entry in _entries(source) if entry.is_dir() and not entry.name.startswith(".")]
+        result.unused_folders = sorted(set(folders) - used)
+    return result
+
+
+def class_table(scan: Scan, pinned: Sequence[str] | None) -> list[str]:
+    """One table of class names for all splits: the pinned ones first, then the rest sorted, empty classes included."""
+    found = {name for split in scan.splits.values() for name in split.class_names or ()}
+    first = list(pinned or ())
+    return first + sorted(found - set(first))
+
+
+def stat_of(result: os.stat_result) -> _Stat:
+    """The fields of `STAT` out of an os.stat_result."""
+    return result.st_size, result.st_mtime_ns, result.st_ctime_ns, _signed(result.st_ino)
+
+
+def _signed(inode: int) -> int:
+    """Inode numbers are unsigned; the table keeps int64."""
+    return inode - (1 << 64) if inode >= 1 << 63 else inode
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        raise UsageError(f"SOURCE {str(folder)!r} does not exist") from None
+    except NotADirectoryError:
+        raise UsageError(f"SOURCE {str(folder)!r} is a file; a folder of images expected") from None
+    except OSError as error:
+        raise UsageError(f"SOURCE {str(folder)!r} cannot be listed: {error.strerror}") from None
+
+
+def _scan_split(source: Path, name: str, folder: str, result: Scan) -> SplitScan:
+    root = source / folder
+    if not root.is_dir():
+        there = ", ".join(sorted(entry.name for entry in _entries(source) if entry.is_dir())) or "none"
+        raise UsageError(
+            f"split {name!r}: there is no folder {folder!r} in SOURCE {str(source)!r}; folders there: {there}"
+        )
+    prefix = "" if folder == "." else folder.rstrip("/") + "/"
+    top = _Walk(root, prefix, result)
+    direct, class_folders = top.list_folder("", (_identity(root),))
+    class_names = sorted(class_folders)
+    columns = _Columns()
+    for index, class_name in enumerate(class_names):
+        for _, files in sorted(top.walk(class_name, (_identity(root),))):
+            columns.extend(sorted(files), index)
+    if direct and not columns.paths:
+        columns.extend(sorted(direct), -1)
+        return columns.split(name, folder, None)
+    for path, _ in sorted(direct):
+        result.loose.add(path)
+    return columns.split(name, folder, class_names)
+
+
+class _Columns:
+    """Paths and stats of a split while they are collected."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self._stats: list[_Stat] = []
+        self._classes: list[int] = []
+
+    def extend(self, files: list[tuple[str, _Stat]], index: int) -> None:
+        for path, numbers in files:
+            self.paths.append(path)
+            self._stats.append(numbers)
+        self._classes.extend([index] * len(files))
+
+    def split(self, name: str, folder: str, class_names: list[str] | None) -> SplitScan:
+        stats = np.array(self._stats, STAT) if self._stats else np.zeros(0, STAT)
+        return SplitScan(name, folder, self.paths, class_names, np.array(self._classes, np.int64), stats)
+
+
+class _Walk:
+    """One pass over a split's folder; what is passed over goes into the Scan's tallies."""
+
+    def __init__(self, root: Path, prefix: str, result: Scan) -> None:
+        self._root = os.fspath(root)
+        self._prefix = prefix
+        self._result = result
+
+    def walk(self, folder: str, above: tuple[tuple[int, int], ...]) -> list[tuple[str, list[tuple[str, _Stat]]]]:
+        """(folder, its files) for a folder and all below it, symbolic links followed, loops not."""
+        found = []
+        open_folders = [(folder, above)]
+        while open_folders:
+            current, ancestors = open_folders.pop()
+            here = _identity(os.path.join(self._root, current))
+            if here in ancestors:
+                self._result.loops.append(self._prefix + current)
+                continue
+            files, folders = self.list_folder(current, ancestors)
+            found.append((current, files))
+            open_folders += [(f"{current}/{name}", (*ancestors, here)) for name in folders]
+        return found
+
+    def list_folder(self, folder: str, above: tuple[tuple[int, int], ...]) -> tuple[list[tuple[str, _Stat]], list[str]]:
+        """Images (path relative to SOURCE, stat) directly in a folder, and the names of the folders in it."""
+        files, folders = [], []
+        place = self._prefix + (folder + "/" if folder else "")
+        try:
+            with os.scandir(os.path.join(self._root, folder)) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.startswith("."):
+                        self._result.hidden.add(place + name)
+                    elif entry.is_dir():
+                        folders.append(name)
+                    elif os.path.splitext(name)[1].lower() not in IMAGE_EXTENSIONS:
+                        self._result.other.add(place + name)
+                    else:
+                        numbers = _stat(entry)
+                        if numbers is None:
+                            self._result.other.add(place + name)  # a pipe, a socket, a device
+                        else:
+                            files.append((place + name, numbers))
+        except OSError as error:
+            self._result.unreadable[place.rstrip("/")] = f"the folder cannot be listed: {error.strerror}"
+        return files, folders
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return (-1, -1)  # gone or forbidden: listing it says so
+    return found.st_dev, found.st_ino
+
+
+def _stat(entry: os.DirEntry[str]) -> _Stat | None:
+    try:
+        found = entry.stat()
+    except OSError:
+        return -1, 0, 0, 0  # a broken link, or gone again: reading it says why
+    return stat_of(found) if stat.S_ISREG(found.st_mode) else None

@@ -1,0 +1,259 @@
+"""One worker process: takes jobs, renders, writes shards into `pending/<build id>/`. No torch, no zarr, no lock.
+
+Started by `pipeline`; ends when its pipe closes, and at once when the builder dies.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from cache_store.canonical import DIGEST_BYTES, digest_of
+from cache_store.durable import start_writeback
+from cache_store.normalise import denormalise, normalisation_table
+from cache_store.records import PendingShard, row_dtype, write_record
+from cache_store.shard import ShardReader, ShardWriter
+from preprocess.augment import library
+from preprocess.errors import SourceError
+from preprocess.jobs import READY, Done, Failure, Hashed, Job, NormaliseJob, ReadJob, Setup, Wanted
+from preprocess.render import DECODERS, Normaliser, Renderer, channel_sums, to_planes
+from preprocess.rendering import Rendering
+from preprocess.scan import STAT, stat_of
+from preprocess.state import WorkerState
+
+_KEPT_BYTES = 32 << 20
+"""Encoded bytes that a job keeps between hashing and rendering; files beyond are read a second time."""
+
+_OPENCV = DECODERS.index("opencv")
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(connection_fd: int, state_fd: int, parent: int) -> None:
+    """Serve jobs until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the builder decides
+    _die_with(parent)
+    connection, state = Connection(connection_fd), WorkerState(state_fd)
+    library(without_torch=True)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        worker = Worker(connection.recv(), state)
+        connection.send(READY)
+        while True:
+            try:
+                worker.run(connection.recv(), connection)
+            except (EOFError, BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception as error:  # not about one image: the builder raises it
+                state.idle()
+                connection.send(error)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when the builder dies (Linux); elsewhere the closed pipe ends it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+class Worker:
+    """Renders the jobs of one build."""
+
+    def __init__(self, setup: Setup, state: WorkerState) -> None:
+        cv2.setNumThreads(1)  # one process a core; threads of each would only fight
+        self._folder = setup.folder
+        self._state = state
+        self._renderers = [Renderer(r, setup.decoder, setup.max_pixels) for r in setup.renderings]
+
+    def run(self, job: Job, connection: Connection) -> None:
+        """Do one job and answer on `connection`."""
+        self._state.start_job()
+        if isinstance(job, NormaliseJob):
+            done = self._normalise(job)
+        else:
+            done = self._read_and_render(job, connection)
+        self._state.idle()
+        connection.send(done)
+
+    def _read_and_render(self, job: ReadJob, connection: Connection) -> Done:
+        hashed, kept = self._read(job, hash_only=job.rendering < 0)
+        self._state.put_down()
+        connection.send(hashed)
+        if job.rendering < 0:
+            return Done(failures=hashed.failures)
+        wanted: Wanted = connection.recv()
+        self._state.put_down()
+        return self._render(job, hashed, kept, wanted)
+
+    def _read(self, job: ReadJob, *, hash_only: bool) -> tuple[Hashed, dict[int, bytes]]:
+        digests, stats = np.zeros((len(job), DIGEST_BYTES), np.uint8), np.zeros(len(job), STAT)
+        failures: dict[int, Failure] = {}
+        kept: dict[int, bytes] = {}
+        room = _KEPT_BYTES
+        for place, path in enumerate(job.paths):
+            self._state.take_up(place)
+            try:
+                data, stats[place] = read_source(path)
+            except SourceError as error:
+                failures[place] = Failure(error.stage, error.reason)
+            else:
+                digests[place] = np.frombuffer(digest_of(data), np.uint8)
+                if len(data) <= room and not hash_only:
+                    kept[place] = data
+                    room -= len(data)
+            if hash_only:
+                self._state.count(failed=place in failures)
+        return Hashed(digests, stats, failures), kept
+
+    def _render(self, job: ReadJob, hashed: Hashed, kept: dict[int, bytes], wanted: Wanted) -> Done:
+        renderer = self._renderers[job.rendering]
+        failures: dict[int, Failure] = dict(hashed.failures)
+        notes: dict[int, tuple[str, ...]] = {}
+        shards = _JobShards(self._folder, job, renderer.rendering, wanted)
+        asked = dict(wanted.files)
+        with shards:
+            for place in range(len(job)):
+                self._state.take_up(place)
+                data = kept.pop(place, None)
+                if place in asked and place not in failures:
+                    digest = hashed.digests[place].tobytes()
+                    try:
+                        data = data if data is not None else _read_again(job.paths[place], digest)
+                        decoded = renderer.decode(data)
+                        for k in asked[place]:
+                            shards.append(renderer.pixels(decoded.image, digest, k), digest, k, decoded.source_hw)
+                        if decoded.notes:
+                            notes[place] = decoded.notes
+                    except SourceError as error:
+                        failures[place] = Failure(error.stage, error.reason)
+                self._state.count(failed=place in failures)
+            self._state.put_down()
+        return Done(shards.finished, failures, notes)
+
+    def _normalise(self, job: NormaliseJob) -> Done:
+        source = job.shard
+        statistics = job.statistics or (None, None)
+        path = self._folder / f"{job.job_id:08d}-n.shard"
+        target = replace(source, path=path, mean=statistics[0], std=statistics[1], rows=source.rows.copy())
+        normalise = Normaliser(job.statistics, source.shape) if job.statistics else None
+        former = normalisation_table(source.mean, source.std) if source.mean and source.std else None
+        stored = np.empty(source.shape, source.dtype)
+        with (
+            ShardReader(source.path, source.slots, source.chunk_bytes) as reader,
+            ShardWriter(target.path, target.slots, target.chunk_bytes) as writer,
+        ):
+            for slot in range(len(source.rows)):
+                self._state.take_up(slot)
+                reader.read_into(slot, stored)
+                planes = stored if former is None else denormalise(stored, former)
+                target.rows["checksum"][slot] = writer.append(planes if normalise is None else normalise(planes))
+                self._state.count(failed=False)
+            self._state.put_down()
+        start_writeback(target.path)
+        write_record(target)
+        return Done((target,))
+
+
+class _JobShards:
+    """The shards that one job fills: one a variant, so that a training epoch reads few files; or, where all of it
+    fits into one shard, just that one, so that small changes make few files.
+    """
+
+    def __init__(self, folder: Path, job: ReadJob, rendering: Rendering, wanted: Wanted) -> None:
+        self._folder, self._job, self._rendering = folder, job, rendering
+        statistics = rendering.statistics
+        self._normaliser = Normaliser(statistics, rendering.shape) if statistics else None
+        self._planes = np.empty(rendering.shape, np.uint8)
+        self._one = sum(len(variants) for _, variants in wanted.files) <= job.slots
+        self._writers: dict[int, ShardWriter] = {}
+        self._paths: dict[int, Path] = {}
+        self._rows: dict[int, list[tuple[Any, ...]]] = {}
+        self.finished: tuple[PendingShard, ...] = ()
+
+    def append(self, pixels: np.ndarray, digest: bytes, variant: int, source_hw: tuple[int, int]) -> None:
+        key = 0 if self._one else variant
+        if key not in self._writers:
+            self._open(key)
+        chunk = to_planes(pixels, self._planes)
+        checksum = self._writers[key].append(chunk if self._normaliser is None else self._normaliser(chunk))
+        total, total_of_squares = channel_sums(chunk)
+        row = (np.frombuffer(digest, np.uint8), variant, checksum, total, total_of_squares, source_hw, _OPENCV)
+        self._rows[key].append(row)
+
+    def _open(self, key: int) -> None:
+        path = self._folder / f"{self._job.job_id:08d}-{key}.shard"
+        planes_bytes = int(np.prod(self._rendering.shape))
+        chunk_bytes = planes_bytes if self._normaliser is None else 2 * planes_bytes
+        self._writers[key] = ShardWriter(path, self._job.slots, chunk_bytes)
+        self._paths[key], self._rows[key] = path, []
+
+    def __enter__(self) -> "_JobShards":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            for writer in self._writers.values():
+                writer.discard()
+            return
+        mean, std = self._rendering.statistics or (None, None)
+        finished = []
+        for key, writer in self._writers.items():
+            writer.close()
+            rows = np.array(self._rows[key], row_dtype(self._rendering.shape[0]))
+            shard = PendingShard(
+                self._paths[key], self._rendering.pixels_id, mean, std, self._job.slots, self._rendering.shape, rows
+            )
+            if self._rendering.dtype == "uint8" or mean is not None:
+                start_writeback(shard.path)  # final bytes; staged ones are gone before the disk needs to see them
+            write_record(shard)
+            finished.append(shard)
+        self.finished = tuple(finished)
+
+
+def read_source(path: bytes) -> tuple[bytes, tuple[int, int, int, int]]:
+    """All bytes of a file, and the stat that they were read under.
+
+    Raises
+    ------
+    SourceError : stage 'read': missing, forbidden, not a regular file, failing medium, or changed meanwhile
+    """
+    with _reported():
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hang us
+        try:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                raise SourceError("read", "not a regular file")
+            with open(fd, "rb", buffering=0, closefd=False) as file:
+                data = file.readall()
+            after = os.fstat(fd)
+        finally:
+            os.close(fd)
+    numbers = stat_of(before)
+    if numbers != stat_of(after) or len(data) != before.st_size:
+        raise SourceError("read", "the file changed while it was read")
+    return data, numbers
+
+
+def _read_again(path: bytes, digest: bytes) -> bytes:
+    data, _ = read_source(path)
+    if digest_of(data) != digest:
+        raise SourceError("read", "the file changed while it was read")
+    return data
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SourceError("read", error.strerror or str(error)) from error
