@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache_store.errors import StorageError
+from cache_store.errors import CacheStoreError, IntegrityError, StorageError
 
 Part = bytes | bytearray | memoryview | Any
 """Anything with a contiguous buffer, an ndarray included."""
@@ -29,13 +29,27 @@ _HINTS = {
     errno.EPERM: "not permitted: check the owner and mode of the folder",
     errno.EROFS: "the file system is mounted read-only",
     errno.EIO: "the medium failed to read or write: check the disk (dmesg)",
+    errno.EMFILE: "this process has too many files open: raise the limit (ulimit -n)",
+    errno.ENOMEM: "out of memory, or of maps (sysctl vm.max_map_count)",
 }
+
+_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENODEV, errno.ELOOP, errno.EIO}
+"""How a read fails if what was committed is gone, is not a file any more, or lies on a failing medium."""
+
+_NO_FOLDER_FLUSH = {errno.EINVAL, errno.ENOTSUP}  # CIFS and some FUSE file systems
 
 
 def storage_error(action: str, path: str | os.PathLike[str], error: OSError) -> StorageError:
     """An OSError in our words: what was tried, on which file, why it failed, and what helps."""
     hint = _HINTS.get(error.errno or 0, error.strerror or str(error))
     return StorageError(error.errno or 0, f"cannot {action} {str(os.fspath(path))!r}: {hint}")
+
+
+def read_error(where: str, path: str | os.PathLike[str], error: OSError) -> CacheStoreError:
+    """A failed read of something committed: damage (`where` opens the message), or a refusal of the system."""
+    if error.errno in _DAMAGE:
+        return IntegrityError(f"{where} cannot be read: {error.strerror}; build into a new folder")
+    return storage_error("read", path, error)
 
 
 @contextlib.contextmanager
@@ -71,6 +85,8 @@ class AppendFile:
     def _write_all(self, views: list[memoryview]) -> None:
         while views:
             count = os.writev(self._fd, views)
+            if count == 0 and any(view.nbytes for view in views):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))  # no progress and no reason: never wait for one
             self.size_bytes += count
             while views and count >= views[0].nbytes:
                 count -= views.pop(0).nbytes
@@ -80,13 +96,18 @@ class AppendFile:
     def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            with translated("close", self.path):
-                os.close(fd)
+            try:
+                with translated("close", self.path):
+                    os.close(fd)
+            except StorageError:  # a network file system says only now that the disk is full
+                self.discard()
+                raise
 
     def discard(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            with contextlib.suppress(OSError):
+                os.close(fd)
         with translated("remove", self.path), contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
 
@@ -119,8 +140,15 @@ def flush_file(path: Path) -> None:
 
 
 def flush_dir(path: Path) -> None:
-    """fsync a folder: entries created, renamed or removed in it survive a power cut from now on."""
-    flush_file(path)
+    """fsync a folder: entries created, renamed or removed in it survive a power cut from now on.
+
+    A file system that cannot flush folders orders such changes by itself, or not at all: nothing to be done.
+    """
+    try:
+        flush_file(path)
+    except StorageError as error:
+        if error.errno not in _NO_FOLDER_FLUSH:
+            raise
 
 
 def replace_file(path: Path, data: Part, scratch: Path) -> None:
@@ -174,11 +202,12 @@ def start_writeback(path: Path) -> None:
     sync_file_range = _sync_file_range()
     if sync_file_range is None:
         return
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        sync_file_range(fd, 0, 0, 2)  # SYNC_FILE_RANGE_WRITE; failure changes nothing: fsync follows anyway
-    finally:
-        os.close(fd)
+    with contextlib.suppress(OSError):  # failure changes nothing: fsync follows anyway
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            sync_file_range(fd, 0, 0, 2)  # SYNC_FILE_RANGE_WRITE
+        finally:
+            os.close(fd)
 
 
 def _sync_file_range() -> Any:

@@ -18,6 +18,8 @@ cache/
     <build id>/                    shards and records of a build in progress; never read by loaders
 """
 
+import os
+import re
 from pathlib import Path
 
 FORMAT_VERSION = 1
@@ -25,6 +27,9 @@ KNOWN_NEEDS: frozenset[str] = frozenset()
 """Words in `needs` that this version understands; none yet."""
 
 METADATA = "zarr.json"
+
+_SHARD = re.compile(r"c\.(0|[1-9][0-9]{0,17})\.0\.0\.0")
+_SNAPSHOT = re.compile(r"[0-9]{6}|[1-9][0-9]{6,17}")
 
 
 def tensors_dir(cache: Path, tensors_id: str) -> Path:
@@ -41,10 +46,8 @@ def shard_file(cache: Path, tensors_id: str, shard: int) -> Path:
 
 def shard_number(name: str) -> int | None:
     """The number in a shard's file name, or None for any other file."""
-    head, *rest = name.split(".")
-    if head == "c" and len(rest) == 4 and rest[1:] == ["0", "0", "0"] and rest[0].isdecimal():
-        return int(rest[0])
-    return None
+    match = _SHARD.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def snapshot_dir(cache: Path, snapshot: str) -> Path:
@@ -53,6 +56,12 @@ def snapshot_dir(cache: Path, snapshot: str) -> Path:
 
 def snapshot_name(number: int) -> str:
     return f"{number:06d}"
+
+
+def snapshot_number(name: object) -> int | None:
+    """The number in a snapshot's name, or None for anything else: 1 and more."""
+    match = _SNAPSHOT.fullmatch(name) if isinstance(name, str) else None
+    return (int(match[0]) or None) if match else None
 
 
 def pending_dir(cache: Path) -> Path:
@@ -68,9 +77,11 @@ def source_hint(cache: Path) -> Path:
 
 
 # Names of files are bytes; JSON text must be UTF-8, and a lone surrogate (Python's stand-in for a byte that is
-# not) is refused by other readers of Zarr. Such bytes travel as the last 128 private-use code points instead.
-_TO_TEXT = {0xDC80 + i: 0x10FF7E + i for i in range(128)}
+# not) is refused by other readers of Zarr. Such bytes travel as the last 128 private-use code points instead, and so
+# do the four bytes of each of these code points, should a name really have one.
+_TO_TEXT: dict[int, int | str] = {0xDC80 + i: 0x10FF7E + i for i in range(128)}
 _FROM_TEXT = {text: surrogate for surrogate, text in _TO_TEXT.items()}
+_TO_TEXT |= {0x10FF7E + i: "".join(chr(0x10FEFE + b) for b in chr(0x10FF7E + i).encode()) for i in range(128)}
 
 
 def name_to_text(name: str) -> str:
@@ -80,4 +91,5 @@ def name_to_text(name: str) -> str:
 
 def text_to_name(text: str) -> str:
     """Text out of a cache's JSON -> file name as Python has it (`os.fsencode` gives the bytes)."""
-    return text.translate(_FROM_TEXT)
+    name = text.translate(_FROM_TEXT)
+    return name if name == text else os.fsdecode(os.fsencode(name))

@@ -10,13 +10,16 @@ import json
 import os
 import socket
 import time
+import weakref
 from pathlib import Path
+from typing import NoReturn
 
 from cache_store import layout
-from cache_store.durable import translated
+from cache_store.durable import storage_error, translated
 from cache_store.errors import LockedError
 
 _UNSUPPORTED = {errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL}
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}  # the last where flock is done by fcntl locks (NFS)
 
 
 class BuildersLock:
@@ -42,10 +45,16 @@ class BuildersLock:
                     f"the file system of {str(self.path.parent.parent)!r} does not support locks (flock); "
                     "build into a folder on a local disk and move the finished cache"
                 ) from error
-            raise LockedError(_locked_message(self.path, holder)) from None
-        with translated("write the lock", self.path):
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, _holder(), 0)
+            if error.errno in _HELD:
+                raise LockedError(_locked_message(self.path, holder)) from None
+            raise storage_error("take the lock", self.path, error) from error
+        try:
+            with translated("write the lock", self.path):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, _holder(), 0)
+        except BaseException:
+            os.close(fd)
+            raise
         self._fd = fd
         return self
 
@@ -70,26 +79,38 @@ def _locked_message(path: Path, holder: bytes) -> str:
 
 
 class Lease:
-    """A reader's shared hold on a snapshot: gc skips what is leased. Freed by `close` or when the process ends.
+    """A reader's shared hold on a snapshot: gc skips what is leased. Freed by `close`, when the last reference to it
+    goes, or when the process ends.
 
     A file system without flock gives no lease; reading works all the same.
+
+    Raises
+    ------
+    FileNotFoundError : there is no such snapshot, or it was removed meanwhile
+    BlockingIOError : it is being removed
+    OSError : it cannot be opened
     """
 
     def __init__(self, cache: Path, snapshot: str) -> None:
         path = layout.snapshot_dir(cache, snapshot) / layout.METADATA
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._closer = weakref.finalize(self, os.close, fd)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
-                os.close(self._fd)
-                self._fd = -1
+                self.close()
                 raise
-        if os.fstat(self._fd).st_nlink == 0:  # gc removed it between our reading its name and our hold
+        if os.fstat(fd).st_nlink == 0:  # gc removed it between our reading its name and our hold
             self.close()
             raise FileNotFoundError(errno.ENOENT, "snapshot was removed", str(path))
 
+    @property
+    def closed(self) -> bool:
+        return not self._closer.alive
+
     def close(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        self._closer()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a lease holds a descriptor of this process: open the cache again instead of copying it")

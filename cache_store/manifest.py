@@ -1,6 +1,7 @@
 """The frozen tables of a snapshot: which slot holds which variant of which sample; to and from Zarr arrays."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from cache_store import layout
 from cache_store.canonical import DIGEST_BYTES, canonical_json, digest_of
+from cache_store.durable import read_error
 from cache_store.errors import IntegrityError
 from cache_store.mapped import map_file
 from cache_store.shard import CHECKSUM_BYTES, checksum
@@ -146,6 +148,7 @@ def decode(folder: Path, digest: str | None) -> Snapshot:
     Raises
     ------
     IntegrityError : a file is missing, cut, or differs from its digest
+    StorageError : the system refused to read one
     """
     data = _read(folder / layout.METADATA, digest)
     try:
@@ -176,7 +179,7 @@ def decode(folder: Path, digest: str | None) -> Snapshot:
             failures=tuple(json.loads(line) for line in lines.splitlines()),
             tensors=attributes["tensors"],
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise IntegrityError(
             f"snapshot {folder.name}: its metadata is not what decant writes ({type(error).__name__}: {error}); "
             "build into a new folder"
@@ -207,7 +210,7 @@ def _read(path: Path, digest: str | None) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise IntegrityError(f"{str(path)!r} cannot be read ({error.strerror}); build into a new folder") from error
+        raise read_error(repr(str(path)), path, error) from error
     if digest is not None and digest_of(data).hex() != digest:
         raise IntegrityError(f"{str(path)!r} is damaged: its digest is not the recorded one; build into a new folder")
     return data
@@ -215,17 +218,16 @@ def _read(path: Path, digest: str | None) -> bytes:
 
 def _load(folder: Path, metadata_digest: str, dtype: str) -> np.ndarray:
     """One stored array, mapped read-only; its length and checksum are verified before it is used."""
-    metadata = json.loads(_read(folder / layout.METADATA, metadata_digest))
-    shape = tuple(int(n) for n in metadata["shape"])
+    shape = _shape(json.loads(_read(folder / layout.METADATA, metadata_digest)), folder)
     wanted = np.dtype(dtype)
-    size = int(np.prod(shape, dtype=np.int64)) * wanted.itemsize
+    size = math.prod(shape) * wanted.itemsize
     if size == 0:
         return np.zeros(shape, wanted)
     chunk = folder / ".".join(["c", *("0" for _ in shape)])
     try:
         data = map_file(chunk)
     except OSError as error:
-        raise IntegrityError(f"{str(chunk)!r} cannot be read ({error.strerror}); build into a new folder") from error
+        raise read_error(repr(str(chunk)), chunk, error) from error
     if len(data) != size + CHECKSUM_BYTES:
         raise IntegrityError(
             f"{str(chunk)!r}: {size + CHECKSUM_BYTES} bytes expected, {len(data)} found; build into a new folder"
@@ -233,6 +235,16 @@ def _load(folder: Path, metadata_digest: str, dtype: str) -> np.ndarray:
     if checksum(data[:size]) != int.from_bytes(data[size:].tobytes(), "little"):
         raise IntegrityError(f"{str(chunk)!r} is damaged: its checksum is wrong; build into a new folder")
     return data[:size].view(wanted).reshape(shape)
+
+
+def _shape(metadata: Any, folder: Path) -> tuple[int, ...]:
+    shape = metadata.get("shape") if isinstance(metadata, dict) else None
+    dimensions = COLUMNS.get(folder.name, ("", ("byte",)))[1]
+    if not isinstance(shape, list) or len(shape) != len(dimensions):
+        raise IntegrityError(f"{str(folder)!r}: {len(dimensions)} lengths expected, {shape!r} found")
+    if not all(isinstance(n, int) and 0 <= n < 1 << 48 for n in shape):
+        raise IntegrityError(f"{str(folder)!r}: its lengths {shape!r} cannot be meant")
+    return tuple(shape)
 
 
 def no_rows(variants: int, channels: int) -> dict[str, np.ndarray]:

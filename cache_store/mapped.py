@@ -42,7 +42,6 @@ def map_file(path: Path) -> np.ndarray:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(path))
     buffer = (ctypes.c_ubyte * size).from_address(address)
-    weakref.finalize(buffer, _libc.munmap, address, size)
-    array = np.frombuffer(buffer, np.uint8)
-    array.flags.writeable = False
-    return array
+    # Not at exit: what still reads then (another thread, a later exit handler) would be killed by SIGSEGV.
+    weakref.finalize(buffer, _libc.munmap, address, size).atexit = False
+    return np.frombuffer(memoryview(buffer).toreadonly(), np.uint8)  # nobody can make this array writable again

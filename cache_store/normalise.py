@@ -22,14 +22,18 @@ def normalisation_table(mean: Sequence[float], std: Sequence[float]) -> np.ndarr
 
     Raises
     ------
-    ValueError : a value is not finite, or two levels of a channel get the same value (nothing could tell them
-        apart any more); the message gives the channel and what is likely wrong
+    ValueError : a value is not finite, std is not above 0, or two levels of a channel get the same value (nothing
+        could tell them apart any more); the message gives the channel and what is likely wrong
     """
     levels = np.arange(LEVELS, dtype=np.float64) / 255.0
     mean64, std64 = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    if mean64.ndim != 1 or mean64.shape != std64.shape:
+        raise ValueError(f"one mean and one std a channel expected, found {mean64.shape} and {std64.shape}")
     with np.errstate(all="ignore"):
         table = ((levels[None, :] - mean64[:, None]) / std64[:, None]).astype(np.float16)
     for channel, row in enumerate(table):
+        if std64[channel] < 0:
+            raise ValueError(f"channel {channel}: a std above 0 expected, found {std64[channel]:g}")
         distinct = len(np.unique(row)) if np.isfinite(row).all() else 0
         if distinct != LEVELS:
             found = f"leaves {distinct} of the 256 levels apart" if distinct else "gives values that are not finite"
@@ -106,7 +110,7 @@ def mean_and_std(total: Sequence[int], total_of_squares: Sequence[int], pixels: 
     total, total_of_squares : one integer a channel, over all pixels
     pixels : number of pixels a channel, at least 1
     """
-    mean, std = [], []
+    mean, std, pixels = [], [], int(pixels)  # a NumPy integer would overflow
     for s, q in zip(total, total_of_squares, strict=True):
         mean.append(float(Fraction(int(s), 255 * pixels)))
         variance = Fraction(pixels * int(q) - int(s) ** 2, (255 * pixels) ** 2)

@@ -12,7 +12,8 @@ import numpy as np
 
 from cache_store import layout
 from cache_store.canonical import digest_of
-from cache_store.errors import FormatError, IntegrityError, NotFoundError
+from cache_store.durable import read_error
+from cache_store.errors import FormatError, IntegrityError, NotFoundError, UsageError
 from cache_store.lock import Lease
 from cache_store.manifest import Snapshot, SplitTable, decode
 from cache_store.mapped import map_file
@@ -23,6 +24,9 @@ MAX_MAPS = 16_384
 """Shards mapped at once by one process; the kernel's default limit is 65,530 maps (vm.max_map_count)."""
 
 _ATTEMPTS = 5
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+_NOT_METADATA = (ValueError, LookupError, TypeError, RecursionError)
+"""What parsing damaged or hostile metadata raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ def read_root(cache: Path) -> Root:
     NotFoundError : no such folder, or not a cache
     FormatError : a format version or an extension that this version does not know
     IntegrityError : the file is damaged
+    StorageError : the system refused to read it
     """
     path = cache / layout.METADATA
     try:
@@ -52,28 +57,36 @@ def read_root(cache: Path) -> Root:
     except NotADirectoryError:
         raise NotFoundError(f"{str(cache)!r} is a file, a cache is a folder") from None
     except OSError as error:
-        raise IntegrityError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+        raise read_error(repr(str(path)), path, error) from error
     try:
-        attributes: dict[str, Any] = json.loads(data)["attributes"]
-    except (ValueError, KeyError, TypeError):
+        metadata = json.loads(data)
+        what = metadata["node_type"]
+        attributes: Any = metadata.get("attributes")  # which other writers of Zarr leave out where there are none
+    except _NOT_METADATA:
         raise IntegrityError(f"{str(path)!r} is damaged: it is not the metadata of a Zarr group") from None
     ours = attributes.get("decant") if isinstance(attributes, dict) else None
     if not isinstance(ours, dict):
-        raise NotFoundError(f"{str(cache)!r} is a Zarr group, but not a decant cache")
+        raise NotFoundError(f"{str(cache)!r} is a Zarr {what}, but not a decant cache")
     version, needs = ours.get("format_version"), ours.get("needs", [])
     if version != layout.FORMAT_VERSION:
         raise FormatError(
             f"{str(cache)!r} has format version {version}, this decant reads version {layout.FORMAT_VERSION}; "
             "install the decant that wrote it, or build into a new folder"
         )
+    if not isinstance(needs, list):
+        raise IntegrityError(f"{str(path)!r} is damaged: a list of needs expected, {needs!r} found")
     unknown = sorted(set(map(str, needs)) - layout.KNOWN_NEEDS)
     if unknown:
         raise FormatError(f"{str(cache)!r} needs {', '.join(unknown)}, unknown to this decant; install a newer one")
     snapshot, last, digest = ours.get("snapshot"), ours.get("last"), ours.get("digest")
-    names = [name for name in (snapshot, last) if name is not None]
-    if not all(isinstance(name, str) and re.fullmatch(r"[0-9]{6,18}", name) for name in names):
+    if snapshot is None and last is None:
+        return Root(None, 0, None)
+    current, newest = layout.snapshot_number(snapshot), layout.snapshot_number(last)
+    if current is None or newest is None or current > newest:
         raise IntegrityError(f"{str(path)!r} is damaged: snapshot {snapshot!r}, last {last!r} are not snapshot names")
-    return Root(snapshot, int(last) if last else 0, digest)
+    if not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+        raise IntegrityError(f"{str(path)!r} is damaged: {digest!r} is not a digest")
+    return Root(snapshot, newest, digest)
 
 
 def open_cache(path: str | os.PathLike[str], snapshot: str | None = None) -> "Cache":
@@ -83,17 +96,20 @@ def open_cache(path: str | os.PathLike[str], snapshot: str | None = None) -> "Ca
     ------
     NotFoundError : no such cache or snapshot
     FormatError, IntegrityError : written by another version, or damaged
+    StorageError : the system refused to read
     """
     cache = Path(path)
     for attempt in range(_ATTEMPTS):
         root = read_root(cache)
-        name = snapshot or root.snapshot
+        name = root.snapshot if snapshot is None else snapshot
         if name is None:
             raise NotFoundError(
                 f"{str(cache)!r} has no finished snapshot: its first build is running or was interrupted; "
                 "run decant build SOURCE CACHE"
             )
         try:
+            if (layout.snapshot_number(name) or root.last + 1) > root.last:
+                raise FileNotFoundError  # not a name, or not committed yet
             lease = Lease(cache, name)
         except (FileNotFoundError, BlockingIOError):
             # Gone (or going) since we read the pointer: read it again, unless this one was asked for.
@@ -104,7 +120,8 @@ def open_cache(path: str | os.PathLike[str], snapshot: str | None = None) -> "Ca
             known = ", ".join(snapshot_names(cache)) or "none"
             raise NotFoundError(f"{str(cache)!r} has no snapshot {name!r}; there are: {known}") from None
         except OSError as error:
-            raise IntegrityError(f"{str(cache)!r}: snapshot {name} cannot be read: {error.strerror}") from error
+            where = layout.snapshot_dir(cache, name) / layout.METADATA
+            raise read_error(f"{str(cache)!r}: snapshot {name}", where, error) from error
         try:
             digest = root.digest if name == root.snapshot else None
             return Cache(cache, decode(layout.snapshot_dir(cache, name), digest), lease)
@@ -118,14 +135,14 @@ def snapshot_names(cache: Path) -> list[str]:
     """Committed snapshots on disk, oldest first."""
     last = read_root(cache).last
     try:
-        names = sorted(entry.name for entry in os.scandir(cache / "snapshots") if entry.name.isdecimal())
+        numbers = [layout.snapshot_number(entry.name) for entry in os.scandir(cache / "snapshots")]
     except FileNotFoundError:
         return []
-    return [name for name in names if int(name) <= last]
+    return [layout.snapshot_name(number) for number in sorted(n for n in numbers if n is not None) if number <= last]
 
 
 class Cache:
-    """One snapshot of a cache, held by a lease until `close`; safe to use after fork.
+    """One snapshot of a cache, held by a lease until `close`; safe to use after fork, but not to be pickled.
 
     Attributes
     ----------
@@ -157,7 +174,16 @@ class Cache:
             raise NotFoundError(f"{str(self.path)!r} has no split {name!r}; there are: {known}") from None
 
     def tensors(self, split: str) -> "TensorReader":
-        """The tensors that a split's slots count in."""
+        """The tensors that a split's slots count in.
+
+        Raises
+        ------
+        NotFoundError : there is no such split
+        IntegrityError : their metadata is missing or damaged
+        UsageError : the cache is closed
+        """
+        if self._lease.closed:
+            raise UsageError(f"{str(self.path)!r} is closed; open it again")
         tensors_id = self.split(split).tensors_id
         if tensors_id not in self._tensors:
             digests = self.snapshot.tensors.get(tensors_id)
@@ -171,11 +197,19 @@ class Cache:
 
         Raises
         ------
+        NotFoundError : there is no such split, sample or variant
         IntegrityError : the chunk is missing or its shard is damaged; names the sample and the file
         """
         table = self.split(split)
         try:
-            return self.tensors(split).chunk(int(table["slot"][sample, variant]))
+            slot = int(table["slot"][sample, variant])
+        except IndexError:
+            raise NotFoundError(
+                f"split {split!r} has {len(table)} samples of {table.variants} variants; "
+                f"there is no sample {sample} variant {variant}"
+            ) from None
+        try:
+            return self.tensors(split).chunk(slot)
         except IntegrityError as error:
             path = os.fsdecode(table.paths()[sample])
             raise IntegrityError(f"{error}: sample {path!r} variant {variant}; build into a new folder") from error
@@ -201,15 +235,20 @@ class TensorReader:
     dtype : float16 or uint8
     slots : S
     attributes : of the tensors' group (rendering, mean, std, engine, probe, versions)
+
+    Raises
+    ------
+    IntegrityError : the metadata is missing, or is not what the snapshot committed
+    StorageError : the system refused to read it
     """
 
     def __init__(self, cache: Path, tensors_id: str, digests: dict[str, str], max_maps: int = MAX_MAPS) -> None:
         self._cache = cache
         self.tensors_id = tensors_id
         group, image = _read_metadata(cache, tensors_id)
-        if digest_of(group).hex() != digests["group"] or image_digest(image) != digests["image"]:
+        if metadata_digests(group, image) != digests:
             raise IntegrityError(
-                f"tensors {tensors_id[:8]}: metadata differs from what snapshot committed; build into a new folder"
+                f"tensors {tensors_id[:8]}: metadata differs from what the snapshot committed; build into a new folder"
             )
         self.attributes = json.loads(group)["attributes"]
         metadata = json.loads(image)
@@ -245,7 +284,7 @@ class TensorReader:
         try:
             data = map_file(path)
         except OSError as error:
-            raise IntegrityError(f"{where} cannot be read: {error.strerror}") from error
+            raise read_error(where, path, error) from error
         tail = data[max(len(data) - index_bytes(self.slots), 0) :]
         offsets = read_index(tail.tobytes(), len(data), self.slots, self.chunk_bytes, where)
         self._maps[shard] = data, offsets
@@ -254,13 +293,20 @@ class TensorReader:
         return data, offsets
 
 
-def _read_metadata(cache: Path, tensors_id: str) -> tuple[bytes, bytes]:
-    paths = (
-        layout.tensors_dir(cache, tensors_id) / layout.METADATA,
-        layout.image_dir(cache, tensors_id) / layout.METADATA,
-    )
+def metadata_digests(group: bytes, image: bytes) -> dict[str, str]:
+    """What a snapshot lists of tensors that it uses: digests of the group's and of the image array's `zarr.json`."""
     try:
-        group, image = (path.read_bytes() for path in paths)
-    except OSError as error:
-        raise IntegrityError(f"tensors {tensors_id[:8]} cannot be read: {error}; build into a new folder") from error
-    return group, image
+        return {"group": digest_of(group).hex(), "image": image_digest(image)}
+    except _NOT_METADATA:
+        return {"group": digest_of(group).hex(), "image": "not the metadata of an array"}
+
+
+def _read_metadata(cache: Path, tensors_id: str) -> tuple[bytes, bytes]:
+    data = []
+    for folder in (layout.tensors_dir(cache, tensors_id), layout.image_dir(cache, tensors_id)):
+        path = folder / layout.METADATA
+        try:
+            data.append(path.read_bytes())
+        except OSError as error:
+            raise read_error(f"tensors {tensors_id[:8]}: {str(path)!r}", path, error) from error
+    return data[0], data[1]

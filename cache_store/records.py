@@ -81,16 +81,17 @@ def read_record(record_path: Path) -> PendingShard:
     Raises
     ------
     IntegrityError : cut, damaged, or of another version
+    OSError : it cannot be opened or read
     """
     data = record_path.read_bytes()
     body, stored = data[:-DIGEST_BYTES], data[-DIGEST_BYTES:]
     if len(data) < DIGEST_BYTES or digest_of(body) != stored:
         raise IntegrityError(f"record {str(record_path)!r} is damaged")
-    line, rows = body.split(b"\n", 1)
-    head = json.loads(line)
     try:
+        line, rows = body.split(b"\n", 1)
+        head = json.loads(line)
         shape = tuple(head["shape"])
-        return PendingShard(
+        shard = PendingShard(
             path=record_path.with_suffix(".shard"),
             pixels_id=head["pixels_id"],
             mean=None if head["mean"] is None else tuple(head["mean"]),
@@ -99,5 +100,8 @@ def read_record(record_path: Path) -> PendingShard:
             shape=shape,
             rows=np.frombuffer(rows, row_dtype(shape[0])).copy(),
         )
-    except (KeyError, ValueError, TypeError) as error:
+        if len(shard.rows) > shard.slots:
+            raise ValueError(f"{len(shard.rows)} rows for {shard.slots} slots")
+    except (LookupError, ValueError, TypeError) as error:
         raise IntegrityError(f"record {str(record_path)!r} is of another version") from error
+    return shard

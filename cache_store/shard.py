@@ -4,7 +4,7 @@
     offset, nbytes (uint64, little-endian) x S CRC32C   the index; a missing chunk has 2**64 - 1 twice
 
 Format: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html with the index at the
-end and the inner codecs `bytes` (little) and `crc32c`. Memory depends neither on S nor on how many shards are open.
+end and the inner codecs `bytes` (little) and `crc32c`. A writer keeps the index in memory (16 bytes a slot), no chunk.
 """
 
 import os
@@ -67,7 +67,12 @@ class ShardWriter:
         return value
 
     def close(self) -> None:
-        self._file.write([self._index, checksum(self._index).to_bytes(CHECKSUM_BYTES, "little")])
+        """Write the index and keep the file; if that fails, the file is removed."""
+        try:
+            self._file.write([self._index, checksum(self._index).to_bytes(CHECKSUM_BYTES, "little")])
+        except BaseException:
+            self._file.discard()
+            raise
         self._file.close()
 
     def __enter__(self) -> "ShardWriter":
@@ -133,8 +138,8 @@ class ShardReader:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             size = os.fstat(self._fd).st_size
-            wanted = index_bytes(slots)
-            tail = os.pread(self._fd, wanted, max(size - wanted, 0))
+            wanted = min(index_bytes(slots), size)
+            tail = os.pread(self._fd, wanted, size - wanted)
             self.offsets = read_index(tail, size, slots, chunk_bytes, f"shard {str(path)!r}")
         except BaseException:
             os.close(self._fd)

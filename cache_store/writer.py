@@ -6,9 +6,10 @@ Order of a commit: the shards' bytes, their numbers, their places, the tables, a
 
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,19 @@ from cache_store import durable, layout
 from cache_store.canonical import digest_of
 from cache_store.errors import IntegrityError, NotFoundError, StorageError, UsageError
 from cache_store.manifest import Snapshot, encode
-from cache_store.metadata import encode_group, encode_image_array, image_digest, resized
-from cache_store.reader import Root, read_root
+from cache_store.metadata import encode_group, encode_image_array, resized
+from cache_store.reader import Root, metadata_digests, read_root, snapshot_names
 from cache_store.records import PendingShard, read_record
 from cache_store.shard import ShardReader
 
 _SCRATCH = "zarr.json.part"
 _JOURNAL = "adopted.json"
 _FLUSH_THREADS = 4
+_HEX_ID = re.compile(r"[0-9a-f]{32}")
+"""Names of builds and of tensors."""
+
+_BEFORE_THE_ROOT = {"lock", _SCRATCH}
+"""What a first build has put into `pending` when it writes the root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +70,13 @@ def claim_folder(cache: Path) -> None:
     Raises
     ------
     UsageError : the path is a file, or a folder with something else in it
+    StorageError : the system refused
     """
     if not is_ours(cache):
-        if cache.exists() and not cache.is_dir():
-            raise UsageError(f"CACHE {str(cache)!r} is a file; name a folder that is new, empty, or a cache")
-        # `pending` alone is what a first build leaves that was killed before it wrote the root.
-        foreign = sorted(entry.name for entry in os.scandir(cache) if entry.name != "pending") if cache.exists() else []
+        with durable.translated("read", cache):
+            if cache.exists() and not cache.is_dir():
+                raise UsageError(f"CACHE {str(cache)!r} is a file; name a folder that is new, empty, or a cache")
+            foreign = _foreign_entries(cache) if cache.exists() else []
         if foreign:
             raise UsageError(
                 f"CACHE {str(cache)!r} is not a decant cache and not empty (it holds {foreign[0]!r}); "
@@ -79,10 +86,20 @@ def claim_folder(cache: Path) -> None:
     durable.make_dir(layout.pending_dir(cache))
 
 
+def _foreign_entries(folder: Path) -> list[str]:
+    """What is in a folder that is no cache, but for the `pending` of a first build that was killed before its root."""
+    entries = sorted(entry.name for entry in os.scandir(folder))
+    pending = layout.pending_dir(folder)
+    if entries == [pending.name] and pending.is_dir():
+        return [f"{pending.name}/{name}" for name in sorted(os.listdir(pending)) if name not in _BEFORE_THE_ROOT]
+    return entries
+
+
 def is_ours(cache: Path) -> bool:
     """Whether the folder's root says that it is a cache of a version we know; any other refusal is raised."""
-    if not (cache / layout.METADATA).is_file():
-        return False
+    with durable.translated("read", cache):
+        if not (cache / layout.METADATA).is_file():
+            return False
     try:
         read_root(cache)
     except NotFoundError as error:
@@ -99,7 +116,7 @@ def begin(cache: Path) -> Path:
         _ensure(folder / layout.METADATA, encode_group({}), layout.pending_dir(cache) / _SCRATCH)
     last = read_root(cache).last
     for entry in os.scandir(cache / "snapshots"):  # a killed commit's tables, never published
-        if entry.name.isdecimal() and int(entry.name) > last:
+        if (layout.snapshot_number(entry.name) or 0) > last:
             durable.remove_tree(Path(entry.path))
     build = layout.pending_dir(cache) / uuid.uuid4().hex
     durable.make_dir(build, exist_ok=False)
@@ -115,7 +132,8 @@ def recover(cache: Path) -> tuple[list[PendingShard], list[Path]]:
     shards: list[PendingShard] = []
     if not (cache / layout.METADATA).exists():
         return [], []
-    folders = [Path(entry.path) for entry in os.scandir(layout.pending_dir(cache)) if entry.is_dir()]
+    with os.scandir(layout.pending_dir(cache)) as entries:
+        folders = [Path(e.path) for e in entries if _HEX_ID.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
     committed = read_root(cache).last
     for folder in sorted(folders):
         _undo_adoption(folder, cache, committed)
@@ -143,11 +161,13 @@ def _undo_adoption(folder: Path, cache: Path, committed: int) -> None:
     try:
         journal = json.loads((folder / _JOURNAL).read_bytes())
         number, moves = int(journal["snapshot"]), [(Path(a).name, str(t), int(n)) for a, t, n in journal["moves"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError):
         return
     if number <= committed:
         return  # it was published after all; the folder is litter
     for name, tensors_id, shard in moves:
+        if not _HEX_ID.fullmatch(tensors_id):
+            continue
         adopted = layout.shard_file(cache, tensors_id, shard)
         if adopted.exists() and not (folder / name).exists():
             durable.rename(adopted, folder / name)
@@ -156,14 +176,22 @@ def _undo_adoption(folder: Path, cache: Path, committed: int) -> None:
 def slots_of(cache: Path, tensors_id: str) -> int | None:
     """S of existing tensors; None if there are none of this id."""
     try:
-        metadata = json.loads((layout.image_dir(cache, tensors_id) / layout.METADATA).read_bytes())
-        return int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+        return _slots_and_shards((layout.image_dir(cache, tensors_id) / layout.METADATA).read_bytes())[0]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise IntegrityError(
             f"tensors {tensors_id[:8]}: unreadable metadata ({error}); build into a new folder"
         ) from error
+
+
+def _slots_and_shards(image_metadata: bytes) -> tuple[int, int]:
+    """S of an image array, and how many shards its length has room for: numbers below it are taken."""
+    metadata = json.loads(image_metadata)
+    slots, length = int(metadata["chunk_grid"]["configuration"]["chunk_shape"][0]), int(metadata["shape"][0])
+    if slots < 1:
+        raise ValueError(f"{slots} slots a shard")
+    return slots, -(-length // slots)
 
 
 class Commit:
@@ -181,7 +209,12 @@ class Commit:
         self.tensors: dict[str, dict[str, str]] = {}
 
     def ensure_tensors(self, spec: TensorsSpec) -> None:
-        """Create a tensors group if it is not there, and note the digests that the snapshot will list."""
+        """Create a tensors group if it is not there, and note the digests that the snapshot will list.
+
+        Raises
+        ------
+        IntegrityError : it is there, but not as the snapshots that use it list it
+        """
         folder, image = layout.tensors_dir(self._cache, spec.tensors_id), layout.image_dir(self._cache, spec.tensors_id)
         for path in (folder, image):
             durable.make_dir(path)
@@ -203,10 +236,25 @@ class Commit:
                 durable.replace_file(path, data, self._scratch)
         for path in (folder, self._cache / "tensors"):
             durable.flush_dir(path)
-        self.tensors[spec.tensors_id] = {
-            "group": digest_of((folder / layout.METADATA).read_bytes()).hex(),
-            "image": image_digest((image / layout.METADATA).read_bytes()),
-        }
+        digests = metadata_digests((folder / layout.METADATA).read_bytes(), (image / layout.METADATA).read_bytes())
+        for name, listed in self._listed(spec.tensors_id):
+            if digests != listed:  # never let a new snapshot vouch for damage
+                raise IntegrityError(
+                    f"tensors {spec.tensors_id[:8]}: metadata differs from what snapshot {name} committed; "
+                    "build into a new folder"
+                )
+        self.tensors[spec.tensors_id] = digests
+
+    def _listed(self, tensors_id: str) -> Iterator[tuple[str, dict[str, str]]]:
+        """What each readable snapshot lists of these tensors."""
+        for name in snapshot_names(self._cache):
+            try:
+                data = (layout.snapshot_dir(self._cache, name) / layout.METADATA).read_bytes()
+                listed = json.loads(data)["attributes"]["tensors"].get(tensors_id)
+            except (OSError, ValueError, LookupError, TypeError, AttributeError):
+                continue  # damaged: `verify` says so
+            if listed is not None:
+                yield name, listed
 
     def adopt(self, tensors_id: str, shards: Sequence[PendingShard]) -> list[int]:
         """Flush finished shards and move them into the tensors' array; returns the shard number of each.
@@ -214,16 +262,22 @@ class Commit:
         Raises
         ------
         StorageError : a flush failed; the shard is removed, as its bytes cannot be trusted any more
+        UsageError : the shards have another S than the tensors; nothing was moved
         """
         if not shards:
             return []
-        self._flush(shard.path for shard in shards)
         image = layout.image_dir(self._cache, tensors_id)
         metadata = (image / layout.METADATA).read_bytes()
-        parsed = json.loads(metadata)
-        slots = int(parsed["chunk_grid"]["configuration"]["chunk_shape"][0])
+        slots, taken = _slots_and_shards(metadata)
+        for shard in shards:
+            if shard.slots != slots:
+                raise UsageError(
+                    f"tensors {tensors_id[:8]} have {slots} slots a shard, a new shard has {shard.slots}; "
+                    "build with the shard size that these tensors were made with"
+                )
+        self._flush(shard.path for shard in shards)
         present = [n for entry in os.scandir(image) if (n := layout.shard_number(entry.name)) is not None]
-        first = max(int(parsed["shape"][0]) // slots, max(present, default=-1) + 1)
+        first = max(taken, max(present, default=-1) + 1)
         numbers = list(range(first, first + len(shards)))
         # Taking the numbers first means that none is ever given out twice, whatever happens to the files.
         durable.replace_file(image / layout.METADATA, resized(metadata, (numbers[-1] + 1) * slots), self._scratch)
@@ -245,8 +299,8 @@ class Commit:
                 former = json.loads((folder / _JOURNAL).read_bytes())
                 if former["snapshot"] == self.number:
                     moves = [tuple(move) for move in former["moves"]] + moves
-            except (OSError, ValueError, KeyError):
-                pass
+            except (OSError, ValueError, LookupError, TypeError):
+                pass  # none yet
             data = json.dumps({"snapshot": self.number, "moves": moves}).encode()
             durable.replace_file(folder / _JOURNAL, data, folder / (_JOURNAL + ".part"))
 
@@ -316,3 +370,4 @@ def _make_dirs(path: Path) -> None:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
         durable.make_dir(folder)
+        durable.flush_dir(folder.parent)

@@ -11,7 +11,7 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -594,6 +594,12 @@ class _Build:
         report.reused = max(
             0, sum(len(self._survivors(n)) * report.variants[name] for name, n in splits.items()) - variants
         )
+        for name, split in self.recipe.named_splits.items():
+            if split.from_ is not None and not self.sources.known.all():
+                report.departures.append(
+                    f"split {name!r} takes {split.fraction:.0%} of {split.from_!r} by content: how many exactly shows "
+                    "when the files have been read"
+                )
         report.peak_bytes, report.free_bytes = needed, self._free_bytes()
         report.estimated_s = self._estimated_s(splits)
         return report
@@ -642,7 +648,7 @@ class _Build:
         if not len(numbers):
             return
         self.progress.stage("hash", len(numbers))
-        pool.run(self._read_jobs(numbers, -1, 0, _HASHED_AT_ONCE), self)
+        self._run(pool, self._read_jobs(numbers, -1, 0, _HASHED_AT_ONCE))
 
     def _render_missing(self, pool: WorkerPool, splits: dict[str, np.ndarray]) -> None:
         """Run waves of jobs until nothing is missing. One is the rule; another follows where a file that equal ones
@@ -669,8 +675,13 @@ class _Build:
             if not begun:
                 self.progress.stage("render", images)
                 begun = True
-            pool.run(jobs, self)
+            self._run(pool, jobs)
             self.catalogs.clear()
+
+    def _run(self, pool: WorkerPool, jobs: Sequence[Job]) -> None:
+        with self._timed("start"):
+            pool.start(len(jobs))
+        pool.run(jobs, self)
 
     def _read_jobs(self, numbers: np.ndarray, rendering: int, variants: int, slots: int) -> list[ReadJob]:
         """Jobs of at most S images, as many as keep all workers busy to the end.
@@ -820,7 +831,7 @@ class _Build:
         ]
         if jobs:
             self.progress.stage("normalise", sum(len(job) for job in jobs))
-            pool.run(jobs, self)
+            self._run(pool, jobs)
         self.catalogs.clear()
 
     # -- commit -------------------------------------------------------------------------------------------------------
@@ -947,14 +958,19 @@ class _Build:
 
 
 class _Timer:
+    """Adds a block's wall time to its stage; a stage inside another one counts for itself alone."""
+
     def __init__(self, seconds: dict[str, float], stage: str) -> None:
         self._seconds, self._stage = seconds, stage
 
     def __enter__(self) -> None:
         self._begun = time.monotonic()
+        self._others = sum(self._seconds.values())
 
     def __exit__(self, *_: object) -> None:
-        self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + time.monotonic() - self._begun
+        inside = sum(self._seconds.values()) - self._others
+        spent = time.monotonic() - self._begun - inside
+        self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + spent
 
 
 def _budget(setting: int | str | None, total: int) -> int:

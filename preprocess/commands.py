@@ -10,6 +10,11 @@ from preprocess import augment
 FOLDER = click.Path(path_type=Path)
 
 
+def _say(text: str) -> None:
+    """Results go to stdout; a file name that is not UTF-8 must not break the sentence."""
+    click.echo(text.encode("utf-8", "backslashreplace"))
+
+
 @click.command()
 @click.argument("source", type=FOLDER)
 @click.argument("cache", type=FOLDER)
@@ -79,7 +84,7 @@ def build(
             shard_mib=shard_mib,
             progress=progress,
         )
-    click.echo(report.to_json() if as_json else str(report))
+    _say(report.to_json() if as_json else str(report))
     if dry_run and report.peak_bytes > report.free_bytes:
         sys.exit(7)
 
@@ -100,7 +105,7 @@ def show(cache: Path, index: tuple[int, ...], split: str | None, output: Path | 
     """
     from preprocess.show import show as show_cache
 
-    click.echo(show_cache(cache, index, split, output, as_json=as_json))
+    _say(show_cache(cache, index, split, output, as_json=as_json))
 
 
 @click.command()
@@ -113,5 +118,5 @@ def doctor(cache: Path | None) -> None:
     from preprocess.doctor import doctor as examine
 
     text, healthy = examine(cache)
-    click.echo(text)
+    _say(text)
     sys.exit(0 if healthy else 1)

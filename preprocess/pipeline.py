@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -19,11 +18,12 @@ from typing import Any, Protocol
 
 from preprocess.errors import WorkerError
 from preprocess.jobs import READY, Done, Hashed, Job, ReadJob, Setup, Wanted
-from preprocess.state import WorkerState
+from preprocess.state import WorkerState, unnamed_file
 
 _TICK_S = 0.2
 _ATTEMPTS = 3
 _KILL_WAIT_S = 2
+_LAST_WORDS_BYTES = 2000
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); from preprocess.worker import main; main(*map(int, sys.argv[2:]))"
 )
@@ -49,17 +49,19 @@ class Client(Protocol):
         """Items of the present run that are done, and how many of them failed; called several times a second."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
     state: WorkerState
-    messages: Any
+    messages: int
     ready: bool = False
+    used: bool = False
     job: Job | None = None
+    last_words: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Queued:
     job: Job
     attempts: int = 0
@@ -99,9 +101,9 @@ class WorkerPool:
             self._end(worker)
         self._workers.clear()
 
-    def start(self) -> None:
-        """Start the workers and wait until all are ready."""
-        while len(self._workers) < self._count:
+    def start(self, jobs: int) -> None:
+        """Start as many workers as so many jobs can use, and wait until they are ready."""
+        while len(self._workers) < min(self._count, jobs):
             self._workers.append(self._spawn())
         while not all(worker.ready for worker in self._workers):
             for worker in self._await():
@@ -118,14 +120,12 @@ class WorkerPool:
         queue = deque(_Queued(job) for job in jobs)
         queued = {item.job.job_id: item for item in queue}
         totals = Totals()
-        while len(self._workers) < min(self._count, len(queue)):
-            self._workers.append(self._spawn())
+        self.start(len(queue))
         while queue or any(worker.job for worker in self._workers):
-            for worker in self._workers:
-                if worker.ready and worker.job is None and queue:
-                    item = queue.popleft()
+            for worker in list(self._workers):
+                if worker.ready and worker.job is None and (item := self._next(queue, worker)) is not None:
                     queued[item.job.job_id] = item
-                    worker.job = item.job
+                    worker.job, worker.used = item.job, True
                     with contextlib.suppress(OSError):  # dead: the next wait tells
                         worker.connection.send(item.job)
             for worker in self._await():
@@ -142,12 +142,24 @@ class WorkerPool:
             live = [worker.state for worker in self._workers if worker.job is not None]
             client.update(totals.done + sum(s.done for s in live), totals.failed + sum(s.failed for s in live))
 
+    def _next(self, queue: deque[_Queued], worker: _Worker) -> _Queued | None:
+        """What an idle worker does next. A suspect goes to a worker that has done nothing yet: for want of one this
+        worker makes room for a new one."""
+        for entry in queue:
+            if not (entry.alone and worker.used):
+                queue.remove(entry)
+                return entry
+        if queue and all(other.used for other in self._workers):
+            self._end(worker)
+            self._workers[self._workers.index(worker)] = self._spawn()
+        return None
+
     # -- one worker -----------------------------------------------------------------------------------------------
 
     def _spawn(self) -> _Worker:
         ours, theirs = Pipe()
         state_fd = WorkerState.create()
-        messages = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker, and has no name to clean up
+        messages = unnamed_file()
         environment = os.environ | {
             "NO_ALBUMENTATIONS_UPDATE": "1",
             "OPENCV_IO_MAX_IMAGE_PIXELS": str(self._setup.max_pixels),
@@ -240,7 +252,7 @@ class WorkerPool:
             return
         if entry.attempts + 1 >= _ATTEMPTS:
             raise WorkerError(
-                f"a worker process ended {_ATTEMPTS} times in the same job ({how}){self._last_words(worker)}"
+                f"a worker process ended {_ATTEMPTS} times in the same job ({how}){_quoted(worker.last_words)}"
             )
         queue.appendleft(_Queued(replace(job, job_id=client.new_job_id()), entry.attempts + 1))
 
@@ -249,7 +261,7 @@ class WorkerPool:
         self._deaths_at_start += 1
         if self._deaths_at_start >= _ATTEMPTS:
             how = _how_it_died(worker.process.returncode)
-            raise WorkerError(f"worker processes end before their first image ({how}){self._last_words(worker)}")
+            raise WorkerError(f"worker processes end before their first image ({how}){_quoted(worker.last_words)}")
         self._workers[self._workers.index(worker)] = self._spawn()
 
     def _end(self, worker: _Worker) -> None:
@@ -257,12 +269,10 @@ class WorkerPool:
         with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it dies when the call returns
             worker.process.wait(_KILL_WAIT_S)
         worker.connection.close()
-
-    def _last_words(self, worker: _Worker) -> str:
-        worker.messages.seek(0, os.SEEK_END)
-        worker.messages.seek(max(0, worker.messages.tell() - 2000))
-        text = worker.messages.read().decode(errors="replace").strip()
-        return f"; its last words:\n{text}" if text else ""
+        size = os.fstat(worker.messages).st_size
+        text = os.pread(worker.messages, _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
+        os.close(worker.messages)
+        worker.last_words = text.decode(errors="replace").strip()
 
 
 def _how_it_died(code: int | None) -> str:
@@ -274,3 +284,7 @@ def _how_it_died(code: int | None) -> str:
         return f"killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"killed by signal {-code}"
+
+
+def _quoted(last_words: str) -> str:
+    return f"; its last words:\n{last_words}" if last_words else ""

@@ -107,14 +107,20 @@ class BuildReport:
                 reasons.get(f"{failure['stage']}: {failure['reason']}", 0) + 1
             )
         by_count = sorted(reasons.items(), key=lambda item: -item[1])
-        lines = [f"  failed     {len(self.failures):,} images were left out:"]
+        count = len(self.failures)
+        lines = [f"  failed     {count:,} {'image was' if count == 1 else 'images were'} left out:"]
         for reason, count in by_count[:_LISTED_FAILURES]:
             paths = [f["path"] for f in self.failures if f"{f['stage']}: {f['reason']}" == reason]
             more = f" and {count - 1:,} more" if count > 1 else ""
-            lines.append(f"    {paths[0]}{more}: {reason}")
+            lines.append(f"    {_printable(paths[0])}{more}: {reason}")
         if len(by_count) > _LISTED_FAILURES:
             lines.append(f"    … and {len(by_count) - _LISTED_FAILURES} more reasons (all of them with --json)")
         return lines
+
+
+def _printable(name: str) -> str:
+    """A file name on one line, whatever bytes it is made of."""
+    return name if name.isprintable() else repr(name)
 
 
 def in_units(count: float) -> str:

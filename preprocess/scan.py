@@ -40,7 +40,9 @@ class Tally:
 
     def shown(self) -> str:
         """The examples, for a message."""
-        return ", ".join(self.examples) + (", …" if self.count > len(self.examples) else "")
+        return ", ".join(name if name.isprintable() else repr(name) for name in self.examples) + (
+            ", …" if self.count > len(self.examples) else ""
+        )
 
 
 @dataclass(slots=True)

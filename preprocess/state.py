@@ -14,6 +14,14 @@ import numpy as np
 _FIELDS = 4
 
 
+def unnamed_file() -> int:
+    """A descriptor of an empty file without a name: in memory where the system can, so that no disk can be full."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("decant", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:  # macOS
+        return os.dup(file.fileno())
+
+
 class WorkerState:
     """One worker's state over an inherited descriptor.
 
@@ -30,9 +38,9 @@ class WorkerState:
     @staticmethod
     def create() -> int:
         """A descriptor of an unnamed file of the right size, to be inherited."""
-        with tempfile.TemporaryFile() as file:
-            file.truncate(_FIELDS * 8)
-            return os.dup(file.fileno())
+        fd = unnamed_file()
+        os.truncate(fd, _FIELDS * 8)
+        return fd
 
     # -- worker's side
 

@@ -131,6 +131,7 @@ class Worker:
                         data = data if data is not None else _read_again(job.paths[place], digest)
                         decoded = renderer.decode(data)
                         for k in asked[place]:
+                            self._state.take_up(place)  # the clock allows each variant its time
                             shards.append(renderer.pixels(decoded.image, digest, k), digest, k, decoded.source_hw)
                         if decoded.notes:
                             notes[place] = decoded.notes

@@ -1,0 +1,90 @@
+"""Decoders that misbehave on purpose, given to `build(decoder=…)` by import path; they run in the worker processes.
+
+What to do is written at the end of the file that is decoded: image formats ignore bytes behind their end. Notes go into
+the folder that the environment variable FOLDER names.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from preprocess.decode import Decoded
+from preprocess.decode import decode as decode_well
+from preprocess.pictures import PICTURES
+
+FOLDER = "DECANT_TEST_FOLDER"
+SLEEP_S = "DECANT_TEST_SLEEP_S"
+
+
+def noted() -> Path:
+    """The file with one line for each image that a decoder here was given."""
+    return Path(os.environ[FOLDER]) / "decoded"
+
+
+def decode(data: bytes, **settings: Any) -> Decoded:
+    """Note the call, do what the last bytes say, then decode."""
+    if data not in PICTURES:
+        with open(noted(), "ab") as file:
+            file.write(b"%d %d\n" % (os.getpid(), len(data)))
+        time.sleep(float(os.environ.get(SLEEP_S, "0")))
+        _ACTIONS.get(data[-4:], _nothing)()
+    return decode_well(data, **settings)
+
+
+def modules(data: bytes, **settings: Any) -> Decoded:
+    """Note what the process has imported."""
+    (Path(os.environ[FOLDER]) / f"modules-{os.getpid()}").write_text("\n".join(sorted(sys.modules)))
+    return decode_well(data, **settings)
+
+
+def _nothing() -> None: ...
+
+
+def _segfault() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _exit() -> None:
+    os._exit(3)
+
+
+def _hang() -> None:
+    time.sleep(3600)
+
+
+def _killed_once() -> None:
+    """As the OOM killer does it: once, and through no fault of the image."""
+    with contextlib.suppress(FileExistsError):
+        (Path(os.environ[FOLDER]) / "killed").touch(exist_ok=False)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _edit_victim() -> None:
+    """Change another source while the job runs."""
+    victim = Path(os.environ[FOLDER]) / "victim"
+    with open(victim.read_text(), "ab") as file:
+        file.write(b"edited")
+
+
+def _fill_disk() -> None:
+    """Leave no room on the file system that `disk` names."""
+    target = Path((Path(os.environ[FOLDER]) / "disk").read_text()) / "filler"
+    with open(target, "ab", buffering=0) as file, contextlib.suppress(OSError):
+        for size in (65536, 4096, 1):
+            with contextlib.suppress(OSError):
+                while file.write(b"\0" * size):
+                    pass
+
+
+_ACTIONS = {
+    b"SEGV": _segfault,
+    b"EXIT": _exit,
+    b"HANG": _hang,
+    b"KILL": _killed_once,
+    b"EDIT": _edit_victim,
+    b"FULL": _fill_disk,
+}
