@@ -25,6 +25,8 @@ def checksum(data: np.ndarray | bytes | memoryview) -> int:
     """CRC32C (Castagnoli) of a contiguous buffer, 0..2**32 - 1."""
     if isinstance(data, np.ndarray):
         data = data.reshape(-1).view(np.uint8)
+    elif not isinstance(data, bytes):
+        data = np.frombuffer(data, np.uint8)  # the library takes bytes and arrays, but no memoryview
     return int(google_crc32c.value(data))
 
 

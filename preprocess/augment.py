@@ -5,12 +5,14 @@ library itself, so that YAML, Python objects and other spellings of one pipeline
 """
 
 import difflib
+import functools
 import hashlib
 import importlib.metadata
 import inspect
 import os
 import random
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
@@ -42,9 +44,24 @@ _NOT_USABLE = frozenset(
     {"BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D", "ReplayCompose", "Lambda"}
 )
 _FOREIGN_DATA = frozenset({"reference_images", "read_fn", "metadata_key", "font_path", "templates"})
+_NEED_MORE = {
+    "AtLeastOneBBoxRandomCrop": "bounding boxes",
+    "BBoxSafeRandomCrop": "bounding boxes",
+    "ConstrainedCoarseDropout": "a mask or bounding boxes",
+    "CropNonEmptyMaskIfExists": "a mask",
+    "MaskDropout": "a mask",
+    "RandomCropNearBBox": "bounding boxes",
+    "RandomSizedBBoxSafeCrop": "bounding boxes",
+}
+"""Refused by name: some of these do nothing without what they need, and others fail only when their p comes up."""
+_STORED_OTHERWISE = {"ShiftScaleRotate": {"shift_limit"}}
+"""Arguments that the library keeps under other names, which it also takes."""
+
 _BLANK_SIZES = ((1, 1), (64, 2000), (2000, 64), (375, 500))
 _BLANK_SEEDS = 20
 _LARGE_BLANK, _LARGE_BLANK_SEEDS = (3000, 4000), 3
+_PROOF_S = 5.0
+"""Slow transforms are tried fewer times once a proof has taken this long, on each size at least once."""
 
 
 def library(*, without_torch: bool = False) -> Any:
@@ -59,17 +76,8 @@ def library(*, without_torch: bool = False) -> Any:
     ------
     UsageError : albumentationsx, another package under the same import name, is installed
     """
+    _refuse_albumentationsx()
     if "albumentations" not in sys.modules:
-        try:
-            found = importlib.metadata.version("albumentationsx")
-        except importlib.metadata.PackageNotFoundError:
-            pass
-        else:
-            raise UsageError(
-                f"albumentationsx {found} is installed: it takes the import name of albumentations under another "
-                "licence (AGPL); run: pip uninstall albumentationsx && pip install --force-reinstall "
-                "'albumentations>=2.0.8,<2.1'"
-            )
         # Without this, importing the library calls a package registry.
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
         if without_torch and "torch" not in sys.modules:
@@ -81,6 +89,19 @@ def library(*, without_torch: bool = False) -> Any:
     import albumentations
 
     return albumentations
+
+
+@functools.cache
+def _refuse_albumentationsx() -> None:
+    try:
+        found = importlib.metadata.version("albumentationsx")
+    except importlib.metadata.PackageNotFoundError:
+        return
+    raise UsageError(
+        f"albumentationsx {found} is installed: it takes the import name of albumentations under another "
+        "licence (AGPL); run: pip uninstall -y albumentationsx && pip install --force-reinstall "
+        "'albumentations>=2.0.8,<2.1'"
+    )
 
 
 def random_state(seed: int, digest: bytes, variant: int) -> int:
@@ -131,23 +152,24 @@ def resolve(transforms: Any, place: str) -> tuple[list[dict[str, Any]], list[str
     album = library()
     notes: list[str] = []
     if isinstance(transforms, album.Compose):
+        if transforms.p != 1:
+            raise RecipeError(
+                f"{place}: Compose has p={transforms.p}; give p to its transforms, or put them into a Sequential"
+            )
         transforms = _members_of(transforms, place)
     if isinstance(transforms, (str, Mapping)) or not isinstance(transforms, Sequence):
         raise RecipeError(f"{place}: a list of transforms expected, {type(transforms).__name__} found")
     return [_resolve_one(item, f"{place}[{i}]", notes) for i, item in enumerate(transforms)], notes
 
 
-def has_name(transform: Mapping[str, Any], name: str) -> bool:
-    return name in transform
-
-
 def _members_of(compose: Any, place: str) -> list[Any]:
-    state = compose.to_dict_private()
-    for key in ("bbox_params", "keypoint_params", "additional_targets"):
-        if state.get(key):
-            raise RecipeError(f"{place}: Compose has {key}; decant caches images and class labels only")
-    if compose.p != 1:
-        raise RecipeError(f"{place}: Compose has p={compose.p}; give p to its transforms, or use Sequential inside")
+    for what, given in (
+        ("bbox_params", "bboxes" in compose.processors),
+        ("keypoint_params", "keypoints" in compose.processors),
+        ("additional_targets", bool(compose.additional_targets)),
+    ):
+        if given:
+            raise RecipeError(f"{place}: Compose has {what}; decant caches images and class labels only")
     return list(compose.transforms)
 
 
@@ -166,14 +188,14 @@ def _resolve_one(item: Any, place: str, notes: list[str]) -> dict[str, Any]:
     cls = _class_of(name, place)
     name = cls.__name__
     place = f"{place}.{name}"
-    if name in _COMPOSITIONS and isinstance(args, Sequence) and not isinstance(args, str):
-        args = {"transforms": list(args)}
+    if name in _COMPOSITIONS and (args is None or (isinstance(args, Sequence) and not isinstance(args, str))):
+        args = {"transforms": list(args or ())}
     if args is None:
         args = {}
     if not isinstance(args, Mapping):
         raise RecipeError(f"{place}: arguments as {{name: value}} expected, {type(args).__name__} found")
     args = dict(args)
-    known = [key for key in inspect.signature(cls.__init__).parameters if key not in ("self", "seed", "strict")]
+    known = _arguments_of(cls)
     for key in args:
         if key not in known:
             raise RecipeError(f"{place}: no argument {key!r}{nearest(str(key), known)}")
@@ -187,36 +209,67 @@ def _resolve_one(item: Any, place: str, notes: list[str]) -> dict[str, Any]:
     if "area_for_downscale" in known and not {"interpolation", "area_for_downscale"} & args.keys():
         args["area_for_downscale"] = "image"
     if name in _COMPOSITIONS:
-        if "transforms" not in args:
-            raise RecipeError(f"{place}: a list of transforms is missing")
+        if not args.get("transforms"):
+            raise RecipeError(f"{place}: a list of at least one transform is missing")
         args["transforms"], more = resolve(args["transforms"], f"{place}.transforms")
         notes += more
+        _check_composition(args, place)
     return _canonical(cls, args, place)
 
 
+def _arguments_of(cls: Any) -> list[str]:
+    """Names of the arguments that mean something here."""
+    if cls.__name__ == "Compose":
+        return ["transforms", "p"]
+    return [key for key in inspect.signature(cls.__init__).parameters if key not in ("self", "seed", "strict")]
+
+
+def _check_composition(args: dict[str, Any], place: str) -> None:
+    """The library checks the arguments of its transforms, but not those of its compositions."""
+    inner = [name for transform in args["transforms"] for name in transform if name in TAIL]
+    if inner:
+        raise RecipeError(f"{place}.transforms: {inner[0]} can only stand at the end of a split's transforms")
+    p = args.get("p", 1)
+    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
+        raise RecipeError(f"{place}.p: a number from 0 to 1 expected, found {p!r}")
+    n = args.get("n", 1)
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise RecipeError(f"{place}.n: a whole number of 1 or more expected, found {n!r}")
+    if not isinstance(args.get("replace", False), bool):
+        raise RecipeError(f"{place}.replace: true or false expected, found {args['replace']!r}")
+    if "p" in args:
+        args["p"] = float(p)
+
+
 def _resolve_object(item: Any, place: str, notes: list[str]) -> dict[str, Any]:
-    name = type(item).__name__
+    name, module = type(item).__name__, type(item).__module__
+    if not module.startswith("albumentations."):
+        raise RecipeError(f"{place}: {module}.{name} is not Albumentations' own; it cannot be serialised")
     cls = _class_of(name, place)
-    if type(item) is not cls:
-        raise RecipeError(
-            f"{place}: {type(item).__module__}.{name} is not Albumentations' own; it cannot be serialised"
-        )
-    if getattr(item, "invalid_args", None):
-        raise RecipeError(f"{place}.{name}: no argument {item.invalid_args[0]!r}")
-    state = _state_of(item, f"{place}.{name}")
+    place = f"{place}.{name}"
+    known = _arguments_of(cls)
+    for key in getattr(item, "invalid_args", ()):
+        raise RecipeError(f"{place}: no argument {key!r}{nearest(key, known)}")
     if name in TAIL:
-        return {name: _plain(state, place)}
+        return {name: _plain(_state_of(item, place), place)}
     if name in _COMPOSITIONS:
         members = _members_of(item, place) if name == "Compose" else list(item.transforms)
-        state["transforms"] = [_resolve_one(m, f"{place}.{name}.transforms[{i}]", notes) for i, m in enumerate(members)]
+        state = {key: getattr(item, key) for key in known if key != "transforms"} | {"transforms": members}
+        return _resolve_one({name: state}, place.removesuffix(f".{name}"), notes)
+    state = _state_of(item, place)
+    for key in known:
+        if not hasattr(item, key) and key not in _STORED_OTHERWISE.get(name, ()):
+            raise RecipeError(
+                f"{place}: Albumentations does not keep its argument {key!r}; write the transform in YAML"
+            )
     # An object does not tell an argument given from one left out: the library's default counts as left out.
     if state.get("interpolation") == INTERPOLATIONS["linear"] and state.get("area_for_downscale", "") is None:
         state["area_for_downscale"] = "image"
         notes.append(
-            f"{place}.{name}: area_for_downscale='image' is set, so that shrinking averages; "
+            f"{place}: area_for_downscale='image' is set, so that shrinking averages; "
             "name the transform in YAML with interpolation: linear to go without"
         )
-    return _canonical(cls, state, f"{place}.{name}")
+    return _canonical(cls, state, place)
 
 
 def _class_of(name: Any, place: str) -> Any:
@@ -224,12 +277,16 @@ def _class_of(name: Any, place: str) -> Any:
     if not isinstance(name, str):
         raise RecipeError(f"{place}: the name of a transform expected, found {name!r}")
     short = name.removeprefix("albumentations.").removeprefix("A.").removeprefix("pytorch.")
-    if short in TAIL and not hasattr(album, short):
-        return _ToTensor  # albumentations offers ToTensorV2 only beside torch
+    if short == "ToTensorV2":
+        return _ToTensor  # albumentations has it only beside torch
     found = getattr(album, short, None)
     if short in _usable():
         return found
-    if inspect.isclass(found) and issubclass(found, album.BasicTransform):
+    if short in _NEED_MORE:
+        raise RecipeError(f"{place}: {short} needs {_NEED_MORE[short]}; decant caches images and class labels only")
+    if inspect.isclass(found) and issubclass(found, album.Transform3D):
+        raise RecipeError(f"{place}: {short} works on volumes; decant caches images")
+    if inspect.isclass(found) and issubclass(found, (album.BasicTransform, album.BaseCompose)):
         raise RecipeError(f"{place}: {short} cannot be serialised or needs other data than the image; leave it out")
     raise RecipeError(f"{place}: no transform {name!r} in Albumentations{nearest(short, sorted(_usable()))}")
 
@@ -241,18 +298,19 @@ class _ToTensor:
 _ToTensor.__name__ = "ToTensorV2"
 
 
-def _usable() -> set[str]:
+@functools.cache
+def _usable() -> frozenset[str]:
+    """Names of the transforms and compositions that a recipe may use."""
     album = library()
-    names = set()
+    names = set(_COMPOSITIONS)
     for name, cls in vars(album).items():
-        if not inspect.isclass(cls) or name in _NOT_USABLE or name.startswith(("_", "Base")):
+        if not (inspect.isclass(cls) and issubclass(cls, album.BasicTransform)) or issubclass(cls, album.Transform3D):
             continue
-        if issubclass(cls, album.BasicTransform):
-            if not _FOREIGN_DATA & inspect.signature(cls.__init__).parameters.keys():
-                names.add(name)
-        elif name in _COMPOSITIONS:
+        if name in _NOT_USABLE or name in _NEED_MORE or name.startswith(("_", "Base", "ToTensor")):
+            continue
+        if not _FOREIGN_DATA & inspect.signature(cls.__init__).parameters.keys():
             names.add(name)
-    return names
+    return frozenset(names)
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -276,9 +334,16 @@ def _constant(value: Any, names: Mapping[str, int], place: str) -> Any:
 def _canonical(cls: Any, args: dict[str, Any], place: str) -> dict[str, Any]:
     """Arguments as the library resolves them; refused if they do not survive a second time round."""
     state = _plain(_state_of(_build(cls, args, place), place), place)
+    for key in args.keys() - state.keys() - _STORED_OTHERWISE.get(cls.__name__, set()):
+        raise RecipeError(f"{place}.{key}: {args[key]!r} cannot be serialised by Albumentations; leave it out")
     again = _plain(_state_of(_build(cls, state, place), place), place)
-    if again != state:
-        raise RecipeError(f"{place}: its arguments do not survive serialisation (found a defect in Albumentations)")
+    for key in sorted(state.keys() | again.keys()):
+        if again.get(key) != state.get(key):
+            given = f"{args[key]!r} is kept as {state.get(key)!r}" if key in args else f"{state.get(key)!r}"
+            raise RecipeError(
+                f"{place}.{key}: {given}, which Albumentations itself reads back as {again.get(key)!r}; "
+                "write a range from low to high, or a positive limit"
+            )
     return {cls.__name__: state}
 
 
@@ -287,9 +352,9 @@ def _build(cls: Any, args: dict[str, Any], place: str) -> Any:
         args = args | {"transforms": [_instantiate(name, a) for name, a in _pairs(args["transforms"])]}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("ignore")
             return cls(**args)
-    except (ValueError, TypeError, AssertionError) as error:
+    except Exception as error:  # whatever a constructor raises, it is the arguments that it cannot take
         raise RecipeError(f"{place}: {_first_complaint(error)}") from None
 
 
@@ -336,7 +401,9 @@ def _plain(value: Any, place: str) -> Any:
         return value
     if isinstance(value, Mapping):
         return {str(key): _plain(item, place) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (set, frozenset)):
+        return sorted(_plain(item, place) for item in value)
+    if isinstance(value, (list, tuple)):
         return [_plain(item, place) for item in value]
     raise RecipeError(f"{place}: a {type(value).__name__} cannot be serialised")
 
@@ -371,48 +438,80 @@ def prove_size(
     RecipeError : a result has another size, type or number of channels, or every image fails
     """
     pipeline = Pipeline(transforms)
-    complaints: dict[str, tuple[int, int]] = {}
     done = 0
-    trials = [(size, seed) for size in _BLANK_SIZES for seed in range(_BLANK_SEEDS)]
-    trials += [(_LARGE_BLANK, seed) for seed in range(_LARGE_BLANK_SEEDS)]
-    for (height, width), seed in trials:
-        image = np.zeros((height, width, channels), np.uint8)
-        image.flags.writeable = False
+    complaints: dict[str, tuple[int, int]] = {}
+    outcomes: dict[tuple[int, int], set[bool]] = {}
+    failed = 0
+    begun = time.monotonic()
+    trials = [(size, seed) for seed in range(_BLANK_SEEDS) for size in _BLANK_SIZES]
+    first = len(_BLANK_SIZES)
+    trials[first:first] = [(_LARGE_BLANK, seed) for seed in range(_LARGE_BLANK_SEEDS)]
+    for number, ((height, width), seed) in enumerate(trials):
+        slow = time.monotonic() - begun > _PROOF_S
+        if slow and number > first and done:
+            break
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                out = pipeline(image, seed)
+            out = _on_blank(pipeline, (height, width, channels), seed)
         except Exception as error:  # any transform may refuse any image; the user sees which
             complaints.setdefault(_complaint(error, transforms), (height, width))
+            outcomes.setdefault((height, width), set()).add(False)
+            failed += 1
             continue
         done += 1
+        outcomes.setdefault((height, width), set()).add(True)
         fault = _fault(out, size_hw, channels)
         if fault:
             raise RecipeError(
                 f"{place}: the transforms give {fault} for an image of {height}x{width} (height x width); the recipe "
-                f"promises {size_hw[0]}x{size_hw[1]} in uint8; end with a crop or Resize of that size, or change size"
+                f"promises {size_hw[0]}x{size_hw[1]} in uint8 with {channels} channel{'s' * (channels > 1)}; "
+                "end with a crop or Resize of that size, or change size"
             )
-    if not done:
+    if complaints and not done:
         text, (height, width) = next(iter(complaints.items()))
         raise RecipeError(f"{place}: the transforms fail on every image, such as one of {height}x{width}: {text}")
+    if complaints and all(outcomes[size] == {True, False} for size in _BLANK_SIZES):
+        text = next(iter(complaints))
+        raise RecipeError(
+            f"{place}: the transforms fail in {failed} of {failed + done} draws, whatever the size: {text}"
+        )
     return [f"{place}: an image of {h}x{w} fails: {text}" for text, (h, w) in complaints.items()]
+
+
+def _on_blank(pipeline: Pipeline, shape: tuple[int, int, int], state: int) -> Any:
+    image = np.zeros(shape, np.uint8)
+    image.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pipeline(image, state)
 
 
 def _fault(out: Any, size_hw: tuple[int, int], channels: int) -> str:
     if not isinstance(out, np.ndarray) or out.dtype != np.uint8:
         return f"values of type {getattr(out, 'dtype', type(out).__name__)}"
-    if out.shape != (*size_hw, channels):
-        wrong_channels = out.shape[2:] != (channels,)
-        return f"{out.shape[0]}x{out.shape[1]}" + (f" with shape {out.shape}" if wrong_channels else "")
+    if out.ndim != 3 or out.shape[2] != channels:
+        return f"{1 if out.ndim < 3 else out.shape[2]} channels"
+    if out.shape[:2] != size_hw:
+        return f"{out.shape[0]}x{out.shape[1]}"
     return ""
 
 
 def _complaint(error: Exception, transforms: Sequence[Mapping[str, Any]]) -> str:
-    text = f"{type(error).__name__}: {error}".replace("\n", " ")
-    if type(error).__name__ == "CropSizeError":
-        padding = [name for name, args in _pairs(transforms) if args.get("pad_if_needed") is False]
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    padding = list(dict.fromkeys(name for name, args in _everywhere(transforms) if args.get("pad_if_needed") is False))
+    too_small = type(error).__name__ == "CropSizeError"
+    if too_small or (padding and "Values for crop" in text):  # Crop has no error of its own
         remedy = (
-            f"set pad_if_needed: true in {padding[0]}" if padding else "put SmallestMaxSize or PadIfNeeded before it"
+            f"set pad_if_needed: true in {' and '.join(padding)}"
+            if padding
+            else "put SmallestMaxSize or PadIfNeeded before it"
         )
         text += f"; such images would be left out and listed; to keep them, {remedy}"
     return text
+
+
+def _everywhere(transforms: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All transforms, those inside of compositions too."""
+    for name, args in _pairs(transforms):
+        yield name, args
+        if name in _COMPOSITIONS:
+            yield from _everywhere(args["transforms"])

@@ -265,6 +265,8 @@ class WorkerPool:
         self._workers[self._workers.index(worker)] = self._spawn()
 
     def _end(self, worker: _Worker) -> None:
+        if worker.messages < 0:
+            return  # ended already, and not replaced because the build was given up
         worker.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it dies when the call returns
             worker.process.wait(_KILL_WAIT_S)
@@ -272,6 +274,7 @@ class WorkerPool:
         size = os.fstat(worker.messages).st_size
         text = os.pread(worker.messages, _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
         os.close(worker.messages)
+        worker.messages = -1
         worker.last_words = text.decode(errors="replace").strip()
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from preprocess.builder import Progress
+    from preprocess.run import Progress
 
 
 @contextlib.contextmanager

@@ -41,6 +41,15 @@ class Sources:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def add_failed_folder(self, folder: str, failure: Failure) -> None:
+        """A folder that cannot be listed counts as one source that failed, of no split."""
+        self.failures[len(self.paths)] = failure
+        self.paths.append(folder)
+        self.stats = np.append(self.stats, np.zeros(1, STAT))
+        self.labels = np.append(self.labels, -1)
+        self.digests = np.append(self.digests, np.zeros((1, DIGEST_BYTES), np.uint8), axis=0)
+        self.known = np.append(self.known, False)
+
 
 def collect(scan: Scan, classes: list[str], limit: int | None) -> Sources:
     """One table out of a scan; `limit` keeps the first so many of each split."""

@@ -1,6 +1,7 @@
 """What must hold of any cache, and of a cache against its sources; read without the loaders."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,36 @@ def assert_as_rendered(cache: Path, source: Path) -> None:
                 for k in range(table.variants):
                     expected = recipe.render(os.path.join(source, os.fsdecode(path)), name, k)
                     np.testing.assert_array_equal(opened.image(name, sample, k), expected, str(path))
+
+
+class Watcher:
+    """Progress of a build, with something to do at a stage or while it goes on."""
+
+    def __init__(
+        self,
+        at_stage: Callable[[str], None] = lambda name: None,
+        at_update: Callable[[str, int], None] = lambda name, done: None,
+    ) -> None:
+        self.stages: list[str] = []
+        self._at_stage, self._at_update = at_stage, at_update
+
+    def stage(self, name: str, total: int) -> None:
+        self.stages.append(name)
+        self._at_stage(name)
+
+    def update(self, done: int, failed: int) -> None:
+        self._at_update(self.stages[-1], done)
+
+
+def stop_at(stage: str, done: int = 0) -> Watcher:
+    """Stops a build as Ctrl-C does: when a stage begins, or when so many images of it are done."""
+
+    def at_stage(name: str) -> None:
+        if name == stage and not done:
+            raise KeyboardInterrupt
+
+    def at_update(name: str, so_far: int) -> None:
+        if name == stage and so_far >= done:
+            raise KeyboardInterrupt
+
+    return Watcher(at_stage, at_update)

@@ -8,11 +8,10 @@ import pytest
 
 from cache_store.layout import name_to_text
 from loaders import CachedDataset
-from preprocess import builder
 from preprocess.builder import build
 from tests import decoders
 from tests.helpers import TINY, image_folder, write_image
-from tests.integration.checks import assert_as_rendered, assert_sound, failures, labels, paths
+from tests.integration.checks import Watcher, assert_as_rendered, assert_sound, failures, labels, paths
 
 GOOD = ["cat/000.png", "cat/001.png", "cat/002.png", "cat/003.png", "dog/000.png", "dog/001.png", "dog/002.png"]
 
@@ -100,40 +99,25 @@ def test_a_folder_named_like_an_image_is_a_folder(tmp_path):
     assert paths(tmp_path / "cache")[2:] == ["dog/000.png", "dog/001.png", "dog/x.jpg/inside.png"]
 
 
-def test_a_file_that_vanishes_between_scan_and_read_is_listed(tmp_path, monkeypatch):
+def test_a_file_that_vanishes_between_scan_and_read_is_listed(tmp_path):
     image_folder(tmp_path / "photos")
-    scan = builder.scan
+    losing = Watcher(lambda stage: (tmp_path / "photos" / "cat" / "001.png").unlink(missing_ok=True))
 
-    def scan_then_lose(*arguments):
-        found = scan(*arguments)
-        (tmp_path / "photos" / "cat" / "001.png").unlink(missing_ok=True)
-        return found
-
-    monkeypatch.setattr(builder, "scan", scan_then_lose)
-
-    build(tmp_path / "photos", tmp_path / "cache", TINY, workers=1)
+    build(tmp_path / "photos", tmp_path / "cache", TINY, workers=1, progress=losing)
 
     assert failures(tmp_path / "cache") == {"cat/001.png": ("read", "No such file or directory")}
     assert len(paths(tmp_path / "cache")) == 7
     assert_as_rendered(tmp_path / "cache", tmp_path / "photos")
 
 
-def test_a_file_edited_between_scan_and_read_enters_as_it_was_read(tmp_path, monkeypatch):
+def test_a_file_edited_between_scan_and_read_enters_as_it_was_read(tmp_path):
     image_folder(tmp_path / "photos")
-    scan = builder.scan
+    editing = Watcher(lambda stage: write_image(tmp_path / "photos" / "cat" / "001.png", 4321))
 
-    def scan_then_edit(*arguments):
-        found = scan(*arguments)
-        write_image(tmp_path / "photos" / "cat" / "001.png", 4321)
-        return found
-
-    monkeypatch.setattr(builder, "scan", scan_then_edit)
-
-    report = build(tmp_path / "photos", tmp_path / "cache", TINY, workers=1)
+    report = build(tmp_path / "photos", tmp_path / "cache", TINY, workers=1, progress=editing)
 
     assert report.failures == []
     assert_as_rendered(tmp_path / "cache", tmp_path / "photos")
-    monkeypatch.undo()
     assert build(tmp_path / "photos", tmp_path / "cache", workers=1).up_to_date
 
 

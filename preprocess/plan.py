@@ -1,0 +1,216 @@
+"""What a build is about: sources, recipe, identities, and what former builds know of them. Writes nothing."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from cache_store import layout
+from cache_store.normalise import normalisation_table
+from cache_store.reader import Cache, open_cache, snapshot_names
+from preprocess import augment, environment, probe
+from preprocess.catalog import committed_rows
+from preprocess.departures import departures
+from preprocess.errors import PixelsWouldDiffer, RecipeError, UsageError
+from preprocess.jobs import Failure
+from preprocess.recipe import Recipe
+from preprocess.rendering import Rendering, Statistics
+from preprocess.renderings import stored_rendering
+from preprocess.scan import Scan, class_table, propose_splits, scan
+from preprocess.sources import Sources, collect, members, recognise
+
+REMEMBERED_STAGES = ("decode", "render")
+"""Failures at these stages follow from the file's content: equal bytes fail again."""
+
+Slots = list[tuple[np.ndarray, np.ndarray]]
+"""Committed rows and the slot of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """See the arguments of `builder.build`."""
+
+    decoder: str
+    stats: Statistics | None = None
+    limit: int | None = None
+    rerender: bool = False
+    retry_failed: bool = False
+    checksum: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    """Everything that is settled before the first image is read.
+
+    Attributes
+    ----------
+    source, cache : folders
+    recipe : with its splits spelled out
+    scanned : the scan of SOURCE
+    classes : class names by id
+    sources : all files, with what is known of each; filled in further while the build runs
+    renderings : split -> what fixes its pixels, statistics open
+    statistics : mean and std; None until they are known
+    departures : what differs from the expected, a line each
+    committed : tensors_id -> rows that snapshots on disk have of it
+    refused : pixels_id -> digest -> why images of this content cannot be used
+    """
+
+    source: Path
+    cache: Path
+    recipe: Recipe
+    scanned: Scan
+    classes: list[str]
+    sources: Sources
+    renderings: dict[str, Rendering]
+    statistics: Statistics | None
+    departures: list[str] = field(default_factory=list)
+    committed: dict[str, Slots] = field(default_factory=dict)
+    refused: dict[str, dict[bytes, Failure]] = field(default_factory=dict)
+
+    def final(self, rendering: Rendering) -> Rendering:
+        """The rendering with its statistics, as far as they are known."""
+        return rendering.with_statistics(self.statistics)
+
+    def distinct(self) -> list[Rendering]:
+        """The renderings, once where splits share one; with statistics as far as they are known."""
+        return list({r.pixels_id: self.final(r) for r in self.renderings.values()}.values())
+
+    def variants(self, split: str) -> int:
+        """K."""
+        return self.recipe.named_splits[split].variants
+
+    def members(self) -> dict[str, np.ndarray]:
+        """Sources of each split by number, failed ones included; see `sources.members`."""
+        return members(self.sources, self.recipe)
+
+    def survivors(self, numbers: np.ndarray) -> np.ndarray:
+        """Those of the sources that have not failed."""
+        if not self.sources.failures:
+            return numbers
+        return numbers[~np.isin(numbers, np.fromiter(self.sources.failures, np.int64))]
+
+
+def make_plan(source: Path, cache: Path, recipe: Recipe, previous: Cache | None, options: PlanOptions) -> Plan:
+    """Scan SOURCE, settle the recipe and the identity of every split's pixels, and recall what former builds know.
+
+    Raises
+    ------
+    UsageError : SOURCE holds no image, or `limit` for a cache that has a snapshot
+    RecipeError : the transforms do not give the recipe's size, or statistics that cannot be used
+    PixelsWouldDiffer : this environment renders other pixels than the one that filled the cache
+    """
+    if previous is not None and options.limit is not None:
+        raise UsageError(f"limit: {str(cache)!r} has a snapshot; a part of SOURCE goes only into a new cache")
+    recipe = recipe.with_splits(propose_splits(source))
+    scanned = scan(source, recipe)
+    classes = class_table(scanned, recipe.classes)
+    sources = collect(scanned, classes, options.limit)
+    for folder, why in scanned.unreadable.items():
+        sources.add_failed_folder(folder, Failure("read", why))
+    renderings, warnings = _identify(recipe, previous, options)
+    statistics = _known_statistics(cache, recipe, previous, options.stats)
+    plan = Plan(source, cache, recipe, scanned, classes, sources, renderings, statistics)
+    plan.departures += departures(recipe, scanned, classes, previous.snapshot.classes if previous else ()) + warnings
+    if previous is not None:
+        _recall(plan, previous, options)
+    return plan
+
+
+def _identify(recipe: Recipe, previous: Cache | None, options: PlanOptions) -> tuple[dict[str, Rendering], list[str]]:
+    """The rendering of each split, and warnings; refused if the recipe's size is not what the transforms give."""
+    renderings: dict[str, Rendering] = {}
+    probes: dict[str, str] = {}
+    warnings: list[str] = []
+    # Pixels that the snapshot in force holds: their size needs no proof any more.
+    proved = {_stored(previous, name).pixels_id for name in previous.splits} if previous is not None else set()
+    for name in recipe.named_splits:
+        rendering = recipe.rendering(name, probe.ENGINE, "")
+        key = rendering.pixels_id
+        if key not in probes:
+            probes[key] = probe.probe(rendering, options.decoder)
+        rendering = renderings[name] = replace(rendering, probe=probes[key])
+        if rendering.pixels_id in proved:
+            continue
+        proved.add(rendering.pixels_id)
+        if previous is not None and not options.rerender:
+            _refuse_other_pixels(name, rendering, previous)
+        place = f"splits.{name}.transforms"
+        warnings += augment.prove_size(rendering.transforms, rendering.size_hw, rendering.shape[0], place)
+    return renderings, warnings
+
+
+def _stored(previous: Cache, split: str) -> Rendering:
+    return stored_rendering(previous.tensors(split).attributes)
+
+
+def _refuse_other_pixels(name: str, rendering: Rendering, previous: Cache) -> None:
+    """Stop if the snapshot has tensors that differ in nothing but what this environment makes of the pictures."""
+    neutral = {"mean": None, "std": None, "dtype": "", "probe": "", "engine": ""}
+    for split in previous.splits:
+        if replace(_stored(previous, split), **neutral) != replace(rendering, **neutral):  # type: ignore[arg-type]
+            continue
+        then, now = previous.tensors(split).attributes.get("versions", {}), environment.versions()
+        changed = [f"{key} {then.get(key)} -> {value}" for key, value in now.items() if then.get(key) != value]
+        raise PixelsWouldDiffer(
+            f"split {name!r}: this environment renders other pixels than the one that filled {str(previous.path)!r}; "
+            f"changed: {', '.join(changed) or 'no version, so a build or a setting of a library'}; either go back to "
+            "the former environment, or build with --rerender (new tensors beside the old)"
+        )
+
+
+def _known_statistics(
+    cache: Path, recipe: Recipe, previous: Cache | None, given: Statistics | None
+) -> Statistics | None:
+    """mean and std that are settled before anything is rendered: the recipe's, the caller's, or pinned ones."""
+    if recipe.fixed_statistics is not None:
+        return recipe.fixed_statistics
+    if given is not None:
+        mean, std = (tuple(float(value) for value in values) for values in given)
+        channels = 3 if recipe.channels == "rgb" else 1
+        if len(mean) != channels or len(std) != channels:
+            raise RecipeError(
+                f"stats: mean and std of {channels} values each expected, found {len(mean)} and {len(std)}"
+            )
+        try:
+            normalisation_table(mean, std)
+        except ValueError as error:
+            raise RecipeError(f"stats: {error}") from None
+        return mean, std
+    if previous is None:
+        return None
+    for snapshot in _newest_first(cache):
+        former = snapshot.snapshot.recipe
+        if former["normalize"] == "dataset" and former["channels"] == recipe.channels and snapshot.splits:
+            table = next(iter(snapshot.splits.values()))
+            return table.mean, table.std
+    return None
+
+
+def _newest_first(cache: Path) -> Iterable[Cache]:
+    for name in reversed(snapshot_names(cache)):
+        with open_cache(cache, name) as opened:
+            yield opened
+
+
+def _recall(plan: Plan, previous: Cache, options: PlanOptions) -> None:
+    """What former builds know: digests of unchanged files, images that cannot be used, committed renderings."""
+    failures = [dict(f) | {"path": layout.text_to_name(f["path"])} for f in previous.snapshot.failures]
+    if not options.checksum:
+        recognise(plan.sources, list(previous.splits.values()), failures)
+    same_decode = previous.snapshot.recipe["decode"] == plan.recipe.canonical()["decode"]
+    if same_decode and not options.retry_failed:
+        pixels = {name: _stored(previous, name).pixels_id for name in previous.splits}
+        for failure in failures:
+            pixels_id = pixels.get(str(failure.get("split")))
+            if pixels_id and failure["digest"] and failure["stage"] in REMEMBERED_STAGES:
+                known = plan.refused.setdefault(pixels_id, {})
+                known[bytes.fromhex(failure["digest"])] = Failure(failure["stage"], failure["reason"])
+    if plan.statistics is None and plan.recipe.dtype == "float16":
+        return  # no committed tensors can be meant: their identity holds the statistics
+    wanted = {rendering.tensors_id for rendering in plan.distinct()}
+    for snapshot in _newest_first(plan.cache):
+        for table in snapshot.splits.values():
+            if table.tensors_id in wanted and len(table):
+                plan.committed.setdefault(table.tensors_id, []).append(committed_rows(table))

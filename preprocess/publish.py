@@ -1,0 +1,132 @@
+"""From finished renderings to a snapshot: its tables, and whether there is anything new to publish."""
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+
+from cache_store import layout, writer
+from cache_store.manifest import Snapshot, SplitTable, join_strings, no_rows
+from preprocess import environment
+from preprocess.plan import Plan
+from preprocess.render import DECODERS
+from preprocess.stock import Stock
+
+Splits = dict[str, np.ndarray]
+"""Split -> its sources by number, failed ones included."""
+
+
+def is_current(former: Snapshot, plan: Plan, stock: Stock, splits: Splits) -> bool:
+    """Whether a snapshot is what a build would publish now: nothing is missing, and every table would be the same."""
+    if plan.statistics is None or any(len(stock.missing(name, numbers)) for name, numbers in splits.items()):
+        return False
+    if list(former.classes) != plan.classes or former.recipe != plan.recipe.canonical():
+        return False
+    if list(former.splits) != list(splits) or list(former.failures) != failure_rows(plan, splits):
+        return False
+    for name, numbers in splits.items():
+        table, kept = former.splits[name], plan.survivors(numbers)
+        if table.tensors_id != plan.final(plan.renderings[name]).tensors_id or len(table) != len(kept):
+            return False
+        if (table.mean, table.std) != plan.statistics:
+            return False
+        if not all(np.array_equal(table[column], values) for column, values in _source_columns(plan, kept).items()):
+            return False
+    return True
+
+
+def publish(
+    plan: Plan, stock: Stock, splits: Splits, commit: writer.Commit, parent: str | None, seconds: float
+) -> Snapshot:
+    """Adopt pending shards, write the tables and swap the pointer.
+
+    Parameters
+    ----------
+    parent : name of the snapshot in force
+    seconds : what the build took so far
+    """
+    versions = environment.versions()
+    for rendering in plan.distinct():
+        commit.ensure_tensors(
+            writer.TensorsSpec(
+                tensors_id=rendering.tensors_id,
+                rendering=rendering.describe(),
+                mean=rendering.mean,
+                std=rendering.std,
+                engine=rendering.engine,
+                probe=rendering.probe,
+                versions=versions,
+                shape=rendering.shape,
+                slots=stock.slots(rendering),
+            )
+        )
+        stock.adopt(commit, rendering, splits)
+    snapshot = Snapshot(
+        name=layout.snapshot_name(commit.number),
+        parent=parent,
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        seconds=round(seconds, 3),
+        recipe=plan.recipe.canonical(),
+        classes=tuple(plan.classes),
+        splits={name: _table(plan, stock, name, numbers) for name, numbers in splits.items()},
+        failures=tuple(failure_rows(plan, splits)),
+        tensors=commit.tensors,
+    )
+    commit.publish(snapshot)
+    writer.leave_source_hint(plan.cache, plan.source)
+    return snapshot
+
+
+def failure_rows(plan: Plan, splits: Splits) -> list[dict[str, Any]]:
+    """Failures as a snapshot keeps them, in the order of the sources."""
+    split_of = (
+        {int(number): name for name, numbers in splits.items() for number in numbers} if plan.sources.failures else {}
+    )
+    rows = []
+    for number, failure in sorted(plan.sources.failures.items()):
+        stats = plan.sources.stats[number]
+        rows.append(
+            {
+                "path": layout.name_to_text(plan.sources.paths[number]),
+                "split": split_of.get(number),
+                "stage": failure.stage,
+                "reason": failure.reason,
+                "size": int(stats["size"]),
+                "mtime": int(stats["mtime_ns"]),
+                "digest": plan.sources.digests[number].tobytes().hex() if plan.sources.known[number] else None,
+            }
+        )
+    return rows
+
+
+def _table(plan: Plan, stock: Stock, name: str, numbers: np.ndarray) -> SplitTable:
+    assert plan.statistics is not None, "statistics are settled before a snapshot is published"
+    rendering = plan.final(plan.renderings[name])
+    kept = plan.survivors(numbers)
+    catalog, slots = stock.look(rendering)
+    found = stock.find(name, kept)
+    assert (found >= 0).all(), "a sample without a slot"
+    columns = no_rows(plan.variants(name), rendering.shape[0])
+    if len(kept):
+        rows = catalog.rows[found]
+        columns = _source_columns(plan, kept) | {
+            "slot": slots[found],
+            "source_hw": rows["source_hw"][:, 0],
+            **{column: rows[column] for column in ("checksum", "sum", "sumsq", "decoder")},
+        }
+    mean, std = plan.statistics
+    return SplitTable(rendering.tensors_id, mean, std, plan.scanned.scanned_ns, DECODERS, columns)
+
+
+def _source_columns(plan: Plan, numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """The manifest's columns that come from the sources alone."""
+    sources = plan.sources
+    paths, ends = join_strings([os.fsencode(sources.paths[i]) for i in numbers])
+    columns = {name: sources.stats[name][numbers] for name in sources.stats.dtype.names or ()}
+    return columns | {
+        "path": paths,
+        "path_end": ends,
+        "label": sources.labels[numbers],
+        "digest": sources.digests[numbers],
+    }

@@ -1,0 +1,235 @@
+"""Has workers hash, render and normalise what a plan lacks; the client of their pool."""
+
+import itertools
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from cache_store.normalise import mean_and_std, normalisation_table
+from preprocess.budget import FailureBudget
+from preprocess.errors import FailureBudgetExceeded, RecipeError
+from preprocess.jobs import Done, Failure, Hashed, Job, NormaliseJob, ReadJob, Wanted
+from preprocess.pipeline import WorkerPool
+from preprocess.plan import REMEMBERED_STAGES, Plan
+from preprocess.rendering import Rendering
+from preprocess.scan import Tally
+from preprocess.stock import Stock
+from preprocess.timer import Timer
+
+_JOBS_A_WORKER = 8
+_LEAST_IMAGES_A_JOB = 8
+_HASHED_AT_ONCE = 256
+
+
+class Progress(Protocol):
+    """Who watches a build; every call is cheap and may be ignored."""
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage of `total` images begins."""
+
+    def update(self, done: int, failed: int) -> None:
+        """So many images of the stage are done, and so many failed."""
+
+
+@dataclass(slots=True)
+class Run:
+    """The part of a build that workers do.
+
+    Attributes
+    ----------
+    folder : `pending/<build id>/`
+    rendered : variants rendered so far
+    noted : what decoding dropped ('16-bit', 'alpha') -> sources
+    """
+
+    plan: Plan
+    stock: Stock
+    folder: Path
+    pool: WorkerPool
+    workers: int
+    budget: FailureBudget
+    progress: Progress
+    timer: Timer
+    rendered: int = 0
+    noted: dict[str, Tally] = field(default_factory=dict)
+    _renderings: list[Rendering] = field(default_factory=list)
+    _claimed: set[tuple[str, bytes]] = field(default_factory=set)
+    _claims_of_job: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
+    _job_ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def hash_first(self, known_sizes: np.ndarray) -> None:
+        """Settle by digest which files are known by another name or time, before planning what to render.
+
+        The rest of the unknown files are hashed by the job that renders them.
+
+        Parameters
+        ----------
+        known_sizes : of files that the snapshot in force knows
+        """
+        sources = self.plan.sources
+        wanted = np.isin(sources.stats["size"], known_sizes)
+        for split in self.plan.recipe.named_splits.values():
+            if split.from_ is not None:  # the digest decides which split a file belongs to
+                wanted[slice(*sources.ranges[split.from_])] = True
+        numbers = self.plan.survivors(np.flatnonzero(wanted & ~sources.known))
+        if len(numbers):
+            self.progress.stage("hash", len(numbers))
+            self._do(self._read_jobs(numbers, -1, 0, _HASHED_AT_ONCE))
+
+    def render_missing(self, splits: dict[str, np.ndarray]) -> None:
+        """Run waves of jobs until nothing is missing. One is the rule; another follows where a file that equal ones
+        waited for could not be rendered after all."""
+        self._renderings = self.plan.distinct()
+        for wave in itertools.count():
+            jobs: list[ReadJob] = []
+            self._claimed.clear()
+            self._claims_of_job.clear()
+            for number, rendering in enumerate(self._renderings):
+                names = [name for name, r in self.plan.renderings.items() if r.pixels_id == rendering.pixels_id]
+                for k in sorted({self.plan.variants(name) for name in names}, reverse=True):
+                    parts = [self.stock.missing(n, splits[n]) for n in names if self.plan.variants(n) == k]
+                    jobs += self._read_jobs(np.concatenate(parts), number, k, self.stock.slots(rendering))
+            if not jobs:
+                return
+            if wave == 0:
+                self.progress.stage("render", sum(len(job) for job in jobs))
+            self._do(jobs)
+            self.stock.refresh()
+
+    def settle_statistics(self, splits: dict[str, np.ndarray]) -> None:
+        """The dataset's own mean and std, from the sums of all its variants, unless they are known."""
+        plan = self.plan
+        self.budget.check(plan.sources)
+        survivors = {name: plan.survivors(numbers) for name, numbers in splits.items()}
+        if not any(len(numbers) for numbers in survivors.values()):
+            raise FailureBudgetExceeded(
+                f"none of {len(plan.sources):,} images could be used; nothing was committed. First ones:\n"
+                + self.budget.examples(plan.sources)
+            )
+        if plan.statistics is not None:
+            return
+        order = sorted(survivors, key=lambda name: name != "train")  # `train`, else the first listed
+        name = next(name for name in order if len(survivors[name]))
+        rendering = plan.renderings[name]
+        catalog, _ = self.stock.look(rendering)
+        found = self.stock.find(name, survivors[name]).reshape(-1)
+        sums = [[sum(catalog.rows[c][found, i].tolist()) for i in range(rendering.shape[0])] for c in ("sum", "sumsq")]
+        mean, std = mean_and_std(sums[0], sums[1], len(found) * rendering.pixels)
+        for channel, value in enumerate(std):
+            if value == 0:
+                std[channel] = 1.0
+                text = f"channel {channel} has the same value in every pixel of {name!r}; its std is taken as 1"
+                plan.departures.append(text)
+        try:
+            normalisation_table(mean, std)
+        except ValueError as error:
+            raise RecipeError(f"normalize: the statistics of {name!r} cannot be used: {error}") from None
+        plan.statistics = tuple(mean), tuple(std)
+        self.stock.refresh()
+
+    def normalise(self) -> None:
+        """One pass over pending shards that hold other values than the final ones; no image is decoded again."""
+        final = {rendering.pixels_id: rendering.statistics for rendering in self.plan.distinct()}
+        jobs = [
+            NormaliseJob(self.new_job_id(), shard, final[shard.pixels_id])
+            for shard in self.stock.pending
+            if (shard.mean, shard.std) != (final[shard.pixels_id] or (None, None))
+        ]
+        if jobs:
+            self.progress.stage("normalise", sum(len(job) for job in jobs))
+            self._do(jobs)
+            self.stock.refresh()
+
+    def _do(self, jobs: Sequence[Job]) -> None:
+        with self.timer.stage("start"):
+            self.pool.start(len(jobs))
+        self.pool.run(jobs, self)
+
+    def _read_jobs(self, numbers: np.ndarray, rendering: int, variants: int, slots: int) -> list[ReadJob]:
+        """Jobs of at most S images, as many as keep all workers busy to the end.
+
+        Images are taken in the order of a checksum of their paths: every shard then holds a mixture of classes, so
+        that reading shard by shard is close to reading at random (docs/decisions/002).
+        """
+        root = os.fsencode(self.plan.source)
+        paths = {int(i): os.fsencode(self.plan.sources.paths[i]) for i in numbers}
+        order = sorted(paths, key=lambda i: (zlib.crc32(paths[i]), paths[i]))
+        count = -(-len(order) // slots)
+        if count < self.workers * _JOBS_A_WORKER:
+            count = min(-(-count // self.workers) * self.workers, -(-len(order) // _LEAST_IMAGES_A_JOB))
+        size = -(-len(order) // count) if count else 1
+        jobs = []
+        for start in range(0, len(order), size):
+            items = tuple(order[start : start + size])
+            files = tuple(os.path.join(root, paths[i]) for i in items)
+            jobs.append(ReadJob(self.new_job_id(), rendering, items, files, variants, slots))
+        return jobs
+
+    # -- what the pool tells ------------------------------------------------------------------------------------------
+
+    def new_job_id(self) -> int:
+        return next(self._job_ids)
+
+    def hashed(self, job: ReadJob, answer: Hashed) -> Wanted:
+        """Note what was read, and ask for the variants that nothing else provides."""
+        sources, items = self.plan.sources, np.array(job.items)
+        good = np.array([place not in answer.failures for place in range(len(items))], bool)
+        sources.digests[items[good]] = answer.digests[good]
+        sources.stats[items[good]] = answer.stats[good]
+        sources.known[items[good]] = True
+        if job.rendering < 0:
+            return Wanted(())
+        rendering = self._renderings[job.rendering]
+        key = rendering.pixels_id
+        found = self.stock.look(rendering)[0].find(answer.digests, job.variants)
+        refused = self.plan.refused.get(key, {})
+        wanted = []
+        for place in np.flatnonzero(good).tolist():
+            digest = answer.digests[place].tobytes()
+            missing = tuple(np.flatnonzero(found[place] < 0).tolist())
+            if not missing or digest in refused or (key, digest) in self._claimed:
+                continue  # there already, known to be unusable, or an equal file is on its way
+            self._claimed.add((key, digest))
+            self._claims_of_job.setdefault(job.job_id, []).append((key, digest))
+            wanted.append((place, missing))
+        return Wanted(tuple(wanted))
+
+    def done(self, job: Job, answer: Done) -> None:
+        if isinstance(job, NormaliseJob):
+            self.stock.replace(job.shard, answer.shards[0])
+            for path in (job.shard.record_path, job.shard.path):  # it has served; the disk has room for the next ones
+                path.unlink(missing_ok=True)
+            return
+        self.stock.add(answer.shards)
+        self.rendered += sum(len(shard.rows) for shard in answer.shards)
+        for place, failure in answer.failures.items():
+            self._fail(job, place, failure)
+        for place, notes in answer.notes.items():
+            for note in notes:
+                self.noted.setdefault(note, Tally()).add(self.plan.sources.paths[job.items[place]])
+        self.budget.check(self.plan.sources)
+
+    def poisoned(self, job: ReadJob, reason: str) -> None:
+        stage = "decode" if self.plan.sources.known[job.items[0]] else "read"
+        self._fail(job, 0, Failure(stage, reason))
+        self.budget.check(self.plan.sources)
+
+    def dropped(self, job: Job) -> None:
+        self._claimed.difference_update(self._claims_of_job.pop(job.job_id, ()))
+        for path in self.folder.glob(f"{job.job_id:08d}-*"):
+            path.unlink(missing_ok=True)
+
+    def update(self, done: int, failed: int) -> None:
+        self.progress.update(done, failed)
+
+    def _fail(self, job: ReadJob, place: int, failure: Failure) -> None:
+        sources, number = self.plan.sources, job.items[place]
+        sources.failures[number] = failure
+        if failure.stage in REMEMBERED_STAGES and sources.known[number] and job.rendering >= 0:
+            refused = self.plan.refused.setdefault(self._renderings[job.rendering].pixels_id, {})
+            refused[sources.digests[number].tobytes()] = failure
