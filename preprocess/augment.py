@@ -57,11 +57,14 @@ _NEED_MORE = {
 _STORED_OTHERWISE = {"ShiftScaleRotate": {"shift_limit"}}
 """Arguments that the library keeps under other names, which it also takes."""
 
-_BLANK_SIZES = ((1, 1), (64, 2000), (2000, 64), (375, 500))
+_BLANK_SIZES = ((375, 500), (64, 2000), (2000, 64), (1, 1))
 _BLANK_SEEDS = 20
 _LARGE_BLANK, _LARGE_BLANK_SEEDS = (3000, 4000), 3
+_LARGE_BLANK_COST = 27
+"""Pixels of the large one over those of the others together."""
+
 _PROOF_S = 5.0
-"""Slow transforms are tried fewer times once a proof has taken this long, on each size at least once."""
+"""Longest that a proof goes on after one image of each size; slow transforms get fewer draws, and no large image."""
 
 
 def library(*, without_torch: bool = False) -> Any:
@@ -438,43 +441,47 @@ def prove_size(
     RecipeError : a result has another size, type or number of channels, or every image fails
     """
     pipeline = Pipeline(transforms)
-    done = 0
-    complaints: dict[str, tuple[int, int]] = {}
-    outcomes: dict[tuple[int, int], set[bool]] = {}
-    failed = 0
-    begun = time.monotonic()
-    trials = [(size, seed) for seed in range(_BLANK_SEEDS) for size in _BLANK_SIZES]
-    first = len(_BLANK_SIZES)
-    trials[first:first] = [(_LARGE_BLANK, seed) for seed in range(_LARGE_BLANK_SEEDS)]
-    for number, ((height, width), seed) in enumerate(trials):
-        slow = time.monotonic() - begun > _PROOF_S
-        if slow and number > first and done:
-            break
+    outcomes: dict[tuple[int, int], list[Exception | None]] = {}
+    for blank_hw, state in _trials(outcomes):
+        tries = outcomes.setdefault(blank_hw, [])
         try:
-            out = _on_blank(pipeline, (height, width, channels), seed)
+            out = _on_blank(pipeline, (*blank_hw, channels), state)
         except Exception as error:  # any transform may refuse any image; the user sees which
-            complaints.setdefault(_complaint(error, transforms), (height, width))
-            outcomes.setdefault((height, width), set()).add(False)
-            failed += 1
+            tries.append(error)
             continue
-        done += 1
-        outcomes.setdefault((height, width), set()).add(True)
+        tries.append(None)
         fault = _fault(out, size_hw, channels)
         if fault:
             raise RecipeError(
-                f"{place}: the transforms give {fault} for an image of {height}x{width} (height x width); the recipe "
-                f"promises {size_hw[0]}x{size_hw[1]} in uint8 with {channels} channel{'s' * (channels > 1)}; "
+                f"{place}: the transforms give {fault} for an image of {_sides(blank_hw)} (height x width); the recipe "
+                f"promises {_sides(size_hw)} in uint8 with {channels} channel{'s' * (channels > 1)}; "
                 "end with a crop or Resize of that size, or change size"
             )
-    if complaints and not done:
-        text, (height, width) = next(iter(complaints.items()))
-        raise RecipeError(f"{place}: the transforms fail on every image, such as one of {height}x{width}: {text}")
-    if complaints and all(outcomes[size] == {True, False} for size in _BLANK_SIZES):
-        text = next(iter(complaints))
-        raise RecipeError(
-            f"{place}: the transforms fail in {failed} of {failed + done} draws, whatever the size: {text}"
-        )
-    return [f"{place}: an image of {h}x{w} fails: {text}" for text, (h, w) in complaints.items()]
+    # One line for each kind of failure, with the largest of the images that show it.
+    failures = {type(e): (hw, e) for hw in sorted(outcomes, key=min) for e in outcomes[hw] if e is not None}
+    texts = [f"{_sides(hw)} fails: {_complaint(error, transforms)}" for hw, error in failures.values()]
+    if failures and not any(None in tries for tries in outcomes.values()):
+        raise RecipeError(f"{place}: the transforms fail on every image; one of {texts[0]}")
+    if failures and all(None in outcomes[hw] and set(outcomes[hw]) != {None} for hw in _BLANK_SIZES):
+        raise RecipeError(f"{place}: the transforms fail now and then on images of every size; one of {texts[0]}")
+    return [f"{place}: an image of {text}" for text in texts]
+
+
+def _trials(outcomes: Mapping[tuple[int, int], Sequence[object]]) -> Iterator[tuple[tuple[int, int], int]]:
+    """(size, random state) of the images that a proof tries, while `outcomes` fills."""
+    begun = time.monotonic()
+    yield from ((blank_hw, 0) for blank_hw in _BLANK_SIZES)
+    some_size_works = any(None in tries for tries in outcomes.values())
+    if not some_size_works or (time.monotonic() - begun) * _LARGE_BLANK_COST < _PROOF_S:
+        yield from ((_LARGE_BLANK, state) for state in range(_LARGE_BLANK_SEEDS))
+    for state in range(1, _BLANK_SEEDS):
+        if time.monotonic() - begun > _PROOF_S:
+            return
+        yield from ((blank_hw, state) for blank_hw in _BLANK_SIZES)
+
+
+def _sides(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[0]}x{size_hw[1]}"
 
 
 def _on_blank(pipeline: Pipeline, shape: tuple[int, int, int], state: int) -> Any:
@@ -491,7 +498,7 @@ def _fault(out: Any, size_hw: tuple[int, int], channels: int) -> str:
     if out.ndim != 3 or out.shape[2] != channels:
         return f"{1 if out.ndim < 3 else out.shape[2]} channels"
     if out.shape[:2] != size_hw:
-        return f"{out.shape[0]}x{out.shape[1]}"
+        return _sides(out.shape[:2])
     return ""
 
 

@@ -32,7 +32,7 @@ from preprocess.recipe import Recipe, as_recipe, load_yaml, with_overrides
 from preprocess.render import DECODER
 from preprocess.rendering import Statistics
 from preprocess.report import BuildReport, in_units
-from preprocess.run import Progress, Run
+from preprocess.run import Progress, Run, hash_first
 from preprocess.scan import propose_splits
 from preprocess.stock import Stock
 from preprocess.timer import Timer
@@ -149,29 +149,28 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
     cache = plan.cache
     stock = Stock(plan, settings.shard_mib)
     recovered, old_folders = writer.recover(cache)
-    if previous is not None and is_current(previous.snapshot, plan, stock, plan.members()):
+    with timer.stage("hash"):
+        hash_first(plan, _known_sizes(previous), settings.workers, settings.stall_s, settings.progress)
+    splits = plan.members()
+    if previous is not None and is_current(previous.snapshot, plan, stock, splits):
         writer.clear_pending(old_folders)
         return _report(plan, previous.snapshot, timer, up_to_date=True)
+    _refuse_shrinking(plan, previous, splits, settings)
     folder = writer.begin(cache)
     with timer.stage("resume"):
         stock.add_recovered(recovered)
+    _check_disk(plan, stock, splits, settings)
     setup = Setup(folder, tuple(plan.distinct()), settings.decoder, plan.recipe.max_pixels)
     with WorkerPool(setup, settings.workers, settings.stall_s) as pool:
         run = Run(plan, stock, folder, pool, settings.workers, settings.budget, settings.progress, timer)
-        with timer.stage("hash"):
-            run.hash_first(_known_sizes(previous))
-        splits = plan.members()
-        _refuse_shrinking(plan, previous, splits, settings)
-        _check_disk(plan, stock, splits, settings)
         with timer.stage("render"):
             run.render_missing(splits)
-        splits = plan.members()
+        if previous is not None and is_current(previous.snapshot, plan, stock, splits):
+            writer.clear_pending([*old_folders, folder])  # what was tried again failed again
+            return _report(plan, previous.snapshot, timer, up_to_date=True)
         with timer.stage("normalise"):
             run.settle_statistics(splits)
             run.normalise()
-    if previous is not None and is_current(previous.snapshot, plan, stock, splits):
-        writer.clear_pending([*old_folders, folder])
-        return _report(plan, previous.snapshot, timer, run, up_to_date=True)
     with timer.stage("commit"):
         commit = writer.Commit(cache, folder)
         parent = previous.snapshot.name if previous is not None else None
@@ -182,14 +181,12 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
 
 def _estimate(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer) -> BuildReport:
     """What a build would do: counts, disk, and time from images rendered here."""
+    with timer.stage("hash"):
+        hash_first(plan, _known_sizes(previous), settings.workers, settings.stall_s, settings.progress)
     stock, splits = Stock(plan, settings.shard_mib), plan.members()
     _refuse_shrinking(plan, previous, splits, settings)
     for name, numbers in splits.items():
         stock.missing(name, numbers)  # names the images that are known to fail
-    for name, split in plan.recipe.named_splits.items():
-        if split.from_ is not None and not plan.sources.known.all():
-            share = f"{split.fraction:.0%} of {split.from_!r}"
-            plan.departures.append(f"split {name!r} takes {share} by content: how many shows when the files are read")
     report = _report(plan, previous.snapshot if previous is not None else None, timer)
     report.dry_run = True
     report.samples = {name: len(plan.survivors(numbers)) for name, numbers in splits.items()}

@@ -7,9 +7,9 @@ import numpy as np
 
 from preprocess.errors import SourceError
 from preprocess.plan import Plan
+from preprocess.read import read_source
 from preprocess.render import Renderer
 from preprocess.stock import Stock
-from preprocess.worker import read_source
 
 _IMAGES = 24
 

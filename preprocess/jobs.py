@@ -37,7 +37,7 @@ class ReadJob:
     Attributes
     ----------
     job_id : never used twice in a build; names the shards
-    rendering : place in `Setup.renderings`; -1: hash only
+    rendering : place in `Setup.renderings`
     items : number of each file, by which builder and worker name it
     paths : absolute, as bytes
     variants : K
@@ -48,8 +48,8 @@ class ReadJob:
     rendering: int
     items: tuple[int, ...]
     paths: tuple[bytes, ...]
-    variants: int = 0
-    slots: int = 0
+    variants: int
+    slots: int
 
     def __len__(self) -> int:
         return len(self.items)

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from preprocess.state import WorkerState, unnamed_file
 
 _TICK_S = 0.2
 _ATTEMPTS = 3
+_START_S = 120
 _KILL_WAIT_S = 2
 _LAST_WORDS_BYTES = 2000
 _START = (
@@ -55,6 +57,7 @@ class _Worker:
     connection: Connection
     state: WorkerState
     messages: int
+    born: float
     ready: bool = False
     used: bool = False
     job: Job | None = None
@@ -108,6 +111,7 @@ class WorkerPool:
         while not all(worker.ready for worker in self._workers):
             for worker in self._await():
                 self._hear_ready(worker)
+            self._replace_slow_starters()
 
     def run(self, jobs: Iterable[Job], client: Client) -> None:
         """Run all jobs; returns when each is done or its item poisoned.
@@ -139,6 +143,7 @@ class WorkerPool:
                 if worker.job is not None and worker.state.busy_s() > self._stall_s:
                     worker.process.kill()
                     self._bury(worker, queue, queued, client, totals, hung=True)
+            self._replace_slow_starters()
             live = [worker.state for worker in self._workers if worker.job is not None]
             client.update(totals.done + sum(s.done for s in live), totals.failed + sum(s.failed for s in live))
 
@@ -182,7 +187,7 @@ class WorkerPool:
             os.close(state_fd)
             raise WorkerError(f"cannot start a worker process: {error.strerror}") from error
         theirs.close()
-        worker = _Worker(process, ours, WorkerState(state_fd), messages)
+        worker = _Worker(process, ours, WorkerState(state_fd), messages, time.monotonic())
         with contextlib.suppress(OSError):  # died at once: the next wait tells
             ours.send(self._setup)
         return worker
@@ -205,12 +210,9 @@ class WorkerPool:
             raise message
         elif isinstance(message, Hashed):
             assert isinstance(worker.job, ReadJob)
-            if worker.job.rendering >= 0:
-                wanted = client.hashed(worker.job, message)
-                with contextlib.suppress(OSError):
-                    worker.connection.send(wanted)
-            else:
-                client.hashed(worker.job, message)
+            wanted = client.hashed(worker.job, message)
+            with contextlib.suppress(OSError):  # dead: the next wait tells
+                worker.connection.send(wanted)
         elif isinstance(message, Done):
             assert worker.job is not None
             job, worker.job = worker.job, None
@@ -256,11 +258,16 @@ class WorkerPool:
             )
         queue.appendleft(_Queued(replace(job, job_id=client.new_job_id()), entry.attempts + 1))
 
-    def _replace_unready(self, worker: _Worker) -> None:
+    def _replace_slow_starters(self) -> None:
+        for worker in list(self._workers):
+            if not worker.ready and time.monotonic() - worker.born > _START_S:
+                self._replace_unready(worker, f"not ready after {_START_S:g} s")
+
+    def _replace_unready(self, worker: _Worker, how: str = "") -> None:
         self._end(worker)
         self._deaths_at_start += 1
         if self._deaths_at_start >= _ATTEMPTS:
-            how = _how_it_died(worker.process.returncode)
+            how = how or _how_it_died(worker.process.returncode)
             raise WorkerError(f"worker processes end before their first image ({how}){_quoted(worker.last_words)}")
         self._workers[self._workers.index(worker)] = self._spawn()
 

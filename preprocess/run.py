@@ -13,6 +13,7 @@ import numpy as np
 from cache_store.normalise import mean_and_std, normalisation_table
 from preprocess.budget import FailureBudget
 from preprocess.errors import FailureBudgetExceeded, RecipeError
+from preprocess.hashing import hash_files
 from preprocess.jobs import Done, Failure, Hashed, Job, NormaliseJob, ReadJob, Wanted
 from preprocess.pipeline import WorkerPool
 from preprocess.plan import REMEMBERED_STAGES, Plan
@@ -23,7 +24,6 @@ from preprocess.timer import Timer
 
 _JOBS_A_WORKER = 8
 _LEAST_IMAGES_A_JOB = 8
-_HASHED_AT_ONCE = 256
 
 
 class Progress(Protocol):
@@ -34,6 +34,32 @@ class Progress(Protocol):
 
     def update(self, done: int, failed: int) -> None:
         """So many images of the stage are done, and so many failed."""
+
+
+def hash_first(plan: Plan, known_sizes: np.ndarray, threads: int, stall_s: float, progress: Progress) -> None:
+    """Settle by digest which files are known by another name or time, before planning what to render.
+
+    The rest of the unknown files are hashed by the job that renders them (docs/decisions/003).
+
+    Parameters
+    ----------
+    known_sizes : of files that the snapshot in force knows
+    """
+    sources = plan.sources
+    wanted = np.isin(sources.stats["size"], known_sizes)
+    for split in plan.recipe.named_splits.values():
+        if split.from_ is not None:  # the digest decides which split a file belongs to
+            wanted[slice(*sources.ranges[split.from_])] = True
+    numbers = plan.survivors(np.flatnonzero(wanted & ~sources.known))
+    if not len(numbers):
+        return
+    progress.stage("hash", len(numbers))
+    root = os.fsencode(plan.source)
+    paths = [os.path.join(root, os.fsencode(sources.paths[i])) for i in numbers]
+    answer = hash_files(paths, threads, stall_s, progress.update)
+    sources.take(numbers, answer)
+    for place, failure in answer.failures.items():
+        sources.failures[int(numbers[place])] = failure
 
 
 @dataclass(slots=True)
@@ -61,25 +87,6 @@ class Run:
     _claimed: set[tuple[str, bytes]] = field(default_factory=set)
     _claims_of_job: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
     _job_ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-
-    def hash_first(self, known_sizes: np.ndarray) -> None:
-        """Settle by digest which files are known by another name or time, before planning what to render.
-
-        The rest of the unknown files are hashed by the job that renders them.
-
-        Parameters
-        ----------
-        known_sizes : of files that the snapshot in force knows
-        """
-        sources = self.plan.sources
-        wanted = np.isin(sources.stats["size"], known_sizes)
-        for split in self.plan.recipe.named_splits.values():
-            if split.from_ is not None:  # the digest decides which split a file belongs to
-                wanted[slice(*sources.ranges[split.from_])] = True
-        numbers = self.plan.survivors(np.flatnonzero(wanted & ~sources.known))
-        if len(numbers):
-            self.progress.stage("hash", len(numbers))
-            self._do(self._read_jobs(numbers, -1, 0, _HASHED_AT_ONCE))
 
     def render_missing(self, splits: dict[str, np.ndarray]) -> None:
         """Run waves of jobs until nothing is missing. One is the rule; another follows where a file that equal ones
@@ -159,9 +166,10 @@ class Run:
         root = os.fsencode(self.plan.source)
         paths = {int(i): os.fsencode(self.plan.sources.paths[i]) for i in numbers}
         order = sorted(paths, key=lambda i: (zlib.crc32(paths[i]), paths[i]))
-        count = -(-len(order) // slots)
+        least = count = -(-len(order) // slots)
         if count < self.workers * _JOBS_A_WORKER:
-            count = min(-(-count // self.workers) * self.workers, -(-len(order) // _LEAST_IMAGES_A_JOB))
+            even = -(-count // self.workers) * self.workers
+            count = max(least, min(even, -(-len(order) // _LEAST_IMAGES_A_JOB)))
         size = -(-len(order) // count) if count else 1
         jobs = []
         for start in range(0, len(order), size):
@@ -177,19 +185,13 @@ class Run:
 
     def hashed(self, job: ReadJob, answer: Hashed) -> Wanted:
         """Note what was read, and ask for the variants that nothing else provides."""
-        sources, items = self.plan.sources, np.array(job.items)
-        good = np.array([place not in answer.failures for place in range(len(items))], bool)
-        sources.digests[items[good]] = answer.digests[good]
-        sources.stats[items[good]] = answer.stats[good]
-        sources.known[items[good]] = True
-        if job.rendering < 0:
-            return Wanted(())
+        good = self.plan.sources.take(np.array(job.items), answer)
         rendering = self._renderings[job.rendering]
         key = rendering.pixels_id
         found = self.stock.look(rendering)[0].find(answer.digests, job.variants)
         refused = self.plan.refused.get(key, {})
         wanted = []
-        for place in np.flatnonzero(good).tolist():
+        for place in good.tolist():
             digest = answer.digests[place].tobytes()
             missing = tuple(np.flatnonzero(found[place] < 0).tolist())
             if not missing or digest in refused or (key, digest) in self._claimed:
@@ -230,6 +232,6 @@ class Run:
     def _fail(self, job: ReadJob, place: int, failure: Failure) -> None:
         sources, number = self.plan.sources, job.items[place]
         sources.failures[number] = failure
-        if failure.stage in REMEMBERED_STAGES and sources.known[number] and job.rendering >= 0:
+        if failure.stage in REMEMBERED_STAGES and sources.known[number]:
             refused = self.plan.refused.setdefault(self._renderings[job.rendering].pixels_id, {})
             refused[sources.digests[number].tobytes()] = failure

@@ -7,7 +7,7 @@ import numpy as np
 
 from cache_store.canonical import DIGEST_BYTES
 from cache_store.manifest import SplitTable
-from preprocess.jobs import Failure
+from preprocess.jobs import Failure, Hashed
 from preprocess.recipe import Recipe
 from preprocess.scan import STAT, Scan
 
@@ -40,6 +40,14 @@ class Sources:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def take(self, numbers: np.ndarray, answer: Hashed) -> np.ndarray:
+        """Note digests and stats of sources that were read; returns the places in `answer` that did not fail."""
+        good = np.array([place for place in range(len(numbers)) if place not in answer.failures], np.int64)
+        self.digests[numbers[good]] = answer.digests[good]
+        self.stats[numbers[good]] = answer.stats[good]
+        self.known[numbers[good]] = True
+        return good
 
     def add_failed_folder(self, folder: str, failure: Failure) -> None:
         """A folder that cannot be listed counts as one source that failed, of no split."""

@@ -7,9 +7,7 @@ import contextlib
 import ctypes
 import os
 import signal
-import stat
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,9 +24,10 @@ from cache_store.shard import ShardReader, ShardWriter
 from preprocess.augment import library
 from preprocess.errors import SourceError
 from preprocess.jobs import READY, Done, Failure, Hashed, Job, NormaliseJob, ReadJob, Setup, Wanted
+from preprocess.read import read_source
 from preprocess.render import DECODERS, Normaliser, Renderer, channel_sums, to_planes
 from preprocess.rendering import Rendering
-from preprocess.scan import STAT, stat_of
+from preprocess.scan import STAT
 from preprocess.state import WorkerState
 
 _KEPT_BYTES = 32 << 20
@@ -86,16 +85,14 @@ class Worker:
         connection.send(done)
 
     def _read_and_render(self, job: ReadJob, connection: Connection) -> Done:
-        hashed, kept = self._read(job, hash_only=job.rendering < 0)
+        hashed, kept = self._read(job)
         self._state.put_down()
         connection.send(hashed)
-        if job.rendering < 0:
-            return Done(failures=hashed.failures)
         wanted: Wanted = connection.recv()
         self._state.put_down()
         return self._render(job, hashed, kept, wanted)
 
-    def _read(self, job: ReadJob, *, hash_only: bool) -> tuple[Hashed, dict[int, bytes]]:
+    def _read(self, job: ReadJob) -> tuple[Hashed, dict[int, bytes]]:
         digests, stats = np.zeros((len(job), DIGEST_BYTES), np.uint8), np.zeros(len(job), STAT)
         failures: dict[int, Failure] = {}
         kept: dict[int, bytes] = {}
@@ -108,11 +105,9 @@ class Worker:
                 failures[place] = Failure(error.stage, error.reason)
             else:
                 digests[place] = np.frombuffer(digest_of(data), np.uint8)
-                if len(data) <= room and not hash_only:
+                if len(data) <= room:
                     kept[place] = data
                     room -= len(data)
-            if hash_only:
-                self._state.count(failed=place in failures)
         return Hashed(digests, stats, failures), kept
 
     def _render(self, job: ReadJob, hashed: Hashed, kept: dict[int, bytes], wanted: Wanted) -> Done:
@@ -221,40 +216,8 @@ class _JobShards:
         self.finished = tuple(finished)
 
 
-def read_source(path: bytes) -> tuple[bytes, tuple[int, int, int, int]]:
-    """All bytes of a file, and the stat that they were read under.
-
-    Raises
-    ------
-    SourceError : stage 'read': missing, forbidden, not a regular file, failing medium, or changed meanwhile
-    """
-    with _reported():
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hang us
-        try:
-            before = os.fstat(fd)
-            if not stat.S_ISREG(before.st_mode):
-                raise SourceError("read", "not a regular file")
-            with open(fd, "rb", buffering=0, closefd=False) as file:
-                data = file.readall()
-            after = os.fstat(fd)
-        finally:
-            os.close(fd)
-    numbers = stat_of(before)
-    if numbers != stat_of(after) or len(data) != before.st_size:
-        raise SourceError("read", "the file changed while it was read")
-    return data, numbers
-
-
 def _read_again(path: bytes, digest: bytes) -> bytes:
     data, _ = read_source(path)
     if digest_of(data) != digest:
         raise SourceError("read", "the file changed while it was read")
     return data
-
-
-@contextlib.contextmanager
-def _reported() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise SourceError("read", error.strerror or str(error)) from error

@@ -112,7 +112,8 @@ def test_a_file_that_vanishes_between_scan_and_read_is_listed(tmp_path):
 
 def test_a_file_edited_between_scan_and_read_enters_as_it_was_read(tmp_path):
     image_folder(tmp_path / "photos")
-    editing = Watcher(lambda stage: write_image(tmp_path / "photos" / "cat" / "001.png", 4321))
+    edited = tmp_path / "photos" / "cat" / "001.png"
+    editing = Watcher(lambda stage: write_image(edited, 4321) if stage == "render" else None)
 
     report = build(tmp_path / "photos", tmp_path / "cache", TINY, workers=1, progress=editing)
 

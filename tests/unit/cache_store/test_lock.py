@@ -170,10 +170,11 @@ def test_lease_of_another_process_counts_and_ends_with_it(cache):
     )
     with subprocess.Popen([sys.executable, "-c", script, str(cache)], stdout=subprocess.PIPE) as reader:
         reader.stdout.readline()
-        with pytest.raises(BlockingIOError), exclusive(cache):
-            pass
-        reader.kill()
-        reader.wait()
+        try:
+            with pytest.raises(BlockingIOError), exclusive(cache):
+                pass
+        finally:
+            reader.kill()
     with exclusive(cache):
         pass
 
@@ -251,8 +252,13 @@ def test_lease_cannot_be_copied(cache, duplicate):
 
 def test_lease_is_not_inherited_by_started_processes(cache):
     lease = Lease(cache, "000001")
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False) as child:
+    script = "import time; print(flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", script], close_fds=False, stdout=subprocess.PIPE)
+    with child:
+        child.stdout.readline()
         lease.close()
-        with exclusive(cache):
-            pass
-        child.kill()
+        try:
+            with exclusive(cache):
+                pass
+        finally:
+            child.kill()

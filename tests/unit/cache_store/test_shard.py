@@ -128,28 +128,35 @@ def test_existing_file_is_refused_and_kept(tmp_path):
 
 
 def test_writer_leaves_nothing_behind_after_an_exception(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
+    def interrupted():
         with ShardWriter(tmp_path / "shard", SLOTS, CHUNK_BYTES) as file:
             file.append(chunks(1)[0])
             raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_disk_that_is_full_when_the_index_is_written_leaves_nothing_behind(tmp_path, monkeypatch):
-    with pytest.raises(StorageError, match="disk is full"):
-        with ShardWriter(tmp_path / "shard", SLOTS, CHUNK_BYTES) as file:
-            file.append(chunks(1)[0])
-            monkeypatch.setattr(durable, "os", OsSpy(failing("writev", errno.ENOSPC)))
+    file = ShardWriter(tmp_path / "shard", SLOTS, CHUNK_BYTES)
+    file.append(chunks(1)[0])
+    monkeypatch.setattr(durable, "os", OsSpy(failing("writev", errno.ENOSPC)))
+
+    with pytest.raises(StorageError, match="disk is full"), file:
+        pass
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_close_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
-    with pytest.raises(StorageError, match="quota"):
-        with ShardWriter(tmp_path / "shard", SLOTS, CHUNK_BYTES) as file:
-            monkeypatch.setattr(durable, "os", OsSpy(failing("close", errno.EDQUOT)))
-            file.append(chunks(1)[0])
+    file = ShardWriter(tmp_path / "shard", SLOTS, CHUNK_BYTES)
+    monkeypatch.setattr(durable, "os", OsSpy(failing("close", errno.EDQUOT)))
+    file.append(chunks(1)[0])
+
+    with pytest.raises(StorageError, match="quota"), file:
+        pass
 
     assert list(tmp_path.iterdir()) == []
 

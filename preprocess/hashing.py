@@ -1,0 +1,72 @@
+"""Hashes files in threads of the builder: reading and hashing leave the interpreter to the others.
+
+A process of its own would have to be started first, and most builds hash few files or none.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cache_store.canonical import DIGEST_BYTES, digest_of
+from preprocess.errors import SourceError
+from preprocess.jobs import Failure, Hashed
+from preprocess.read import read_source
+from preprocess.scan import STAT
+
+_TICK_S = 0.2
+
+
+def hash_files(paths: Sequence[bytes], threads: int, stall_s: float, progress: Callable[[int, int], None]) -> Hashed:
+    """Digest and stat of each file.
+
+    Parameters
+    ----------
+    paths : absolute
+    stall_s : a file that takes longer counts as failed; its thread is left behind, as nothing can end it
+    progress : told how many are done and how many of all failed
+    """
+    digests, stats = np.zeros((len(paths), DIGEST_BYTES), np.uint8), np.zeros(len(paths), STAT)
+    failures: dict[int, Failure] = {}
+    todo: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    results: queue.SimpleQueue[tuple[int, bytes, tuple[int, int, int, int], Failure | None]] = queue.SimpleQueue()
+    begun: dict[int, float] = {}
+    threads = min(threads, len(paths))
+    for item in [*range(len(paths)), *[None] * threads]:
+        todo.put(item)
+
+    def serve() -> None:
+        while (place := todo.get()) is not None:
+            begun[place] = time.monotonic()
+            try:
+                data, numbers = read_source(paths[place])
+                results.put((place, digest_of(data), numbers, None))
+            except SourceError as error:
+                results.put((place, b"", (0, 0, 0, 0), Failure(error.stage, error.reason)))
+
+    for _ in range(threads):
+        threading.Thread(target=serve, daemon=True).start()
+    open_places = set(range(len(paths)))
+    while open_places:
+        try:
+            place, digest, numbers, failure = results.get(timeout=_TICK_S)
+        except queue.Empty:
+            pass
+        else:
+            if place in open_places:
+                open_places.remove(place)
+                if failure is not None:
+                    failures[place] = failure
+                else:
+                    digests[place], stats[place] = np.frombuffer(digest, np.uint8), numbers
+            if not results.empty():
+                continue
+        late = [p for p in list(begun) if p in open_places and time.monotonic() - begun[p] > stall_s]
+        for place in late:
+            open_places.remove(place)
+            failures[place] = Failure("read", f"no answer within {stall_s:g} s")
+            threading.Thread(target=serve, daemon=True).start()  # in place of the one that is stuck
+        progress(len(paths) - len(open_places) - len(failures), len(failures))
+    return Hashed(digests, stats, failures)
