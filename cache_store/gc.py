@@ -22,11 +22,13 @@ def disk_usage(cache: Path, snapshot: Snapshot) -> tuple[int, int]:
     )
     other_bytes = 0
     for tensors in os.scandir(cache / "tensors"):
-        slots = slots_of(cache, tensors.name) if tensors.is_dir() else None
-        if slots is None:
+        if not tensors.is_dir() or not layout.image_dir(cache, tensors.name).is_dir():
             continue
         tables = [split["slot"] for split in snapshot.splits.values() if split.tensors_id == tensors.name]
-        used = {int(shard) for table in tables for shard in np.unique(table // slots)}
+        used: set[int] = set()
+        if any(len(table) for table in tables):
+            slots = slots_of(cache, tensors.name)
+            used = {int(shard) for table in tables for shard in np.unique(table // slots)} if slots else set()
         for entry in os.scandir(layout.image_dir(cache, tensors.name)):
             shard = layout.shard_number(entry.name)
             if shard in used:

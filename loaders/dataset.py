@@ -10,9 +10,11 @@ from torch.utils.data import Dataset
 
 from cache_store import layout
 from cache_store.errors import NotFoundError, UsageError
+from cache_store.normalise import normalisation_table, normalise
 from cache_store.reader import Cache, open_cache
 
 _NOT_SET = -1
+_DTYPES = (torch.float16, torch.float32, torch.bfloat16)
 
 
 class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
@@ -26,7 +28,8 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
     cache : folder of the cache
     split : name of the split
     snapshot : name of a snapshot; None: the one in force now
-    dtype : of the images: torch.float16, torch.float32 or torch.bfloat16; None: as stored
+    dtype : of the images: torch.float16, torch.float32 or torch.bfloat16, normalised; torch.uint8: the 8-bit pixels
+        of a uint8 cache as they are. None: float16
     variant : always this variant; None: see `set_epoch`
     transform : called with each image, gives what the dataset returns in its place
     target_transform : the same for labels
@@ -70,9 +73,15 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         if variant is not None and not 0 <= variant < self.variants:
             opened.close()
             raise NotFoundError(f"split {split!r} has variants 0 to {self.variants - 1}, there is no {variant}")
-        if dtype is not None and not dtype.is_floating_point:
+        stored = opened.tensors(split).dtype
+        allowed = _DTYPES if stored != np.uint8 else (*_DTYPES, torch.uint8)
+        if dtype is not None and dtype not in allowed:
             opened.close()
-            raise UsageError(f"dtype {dtype}: float16, float32 or bfloat16 expected")
+            *names, last = (str(each).removeprefix("torch.") for each in allowed)
+            raise UsageError(f"dtype {dtype}: {', '.join(names)} or {last} expected, as the cache holds {stored.name}")
+        self._table = (
+            normalisation_table(table.mean, table.std) if stored == np.uint8 and dtype != torch.uint8 else None
+        )
         self._fixed_variant = variant
         self._epoch = torch.full((1,), _NOT_SET, dtype=torch.int64).share_memory_()  # workers see it change
         self._length = len(table)
@@ -95,7 +104,8 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
             raise IndexError(f"sample {number} of {self._length}")
         number %= self._length
         opened = self._opened()
-        image = torch.from_numpy(np.array(opened.image(self._split, number, self._variant())))
+        stored = opened.image(self._split, number, self._variant())
+        image = torch.from_numpy(np.array(stored) if self._table is None else normalise(stored, self._table))
         if self._dtype is not None:
             image = image.to(self._dtype)
         label = int(opened.split(self._split)["label"][number])

@@ -49,6 +49,7 @@ _NEED_MORE = {
     "BBoxSafeRandomCrop": "bounding boxes",
     "ConstrainedCoarseDropout": "a mask or bounding boxes",
     "CropNonEmptyMaskIfExists": "a mask",
+    "FromFloat": "pixels in floating point",
     "MaskDropout": "a mask",
     "RandomCropNearBBox": "bounding boxes",
     "RandomSizedBBoxSafeCrop": "bounding boxes",
@@ -161,7 +162,7 @@ def resolve(transforms: Any, place: str) -> tuple[list[dict[str, Any]], list[str
             )
         transforms = _members_of(transforms, place)
     if isinstance(transforms, (str, Mapping)) or not isinstance(transforms, Sequence):
-        raise RecipeError(f"{place}: a list of transforms expected, {type(transforms).__name__} found")
+        raise RecipeError(f"{place}: a list of transforms expected, found {transforms!r:.60}")
     return [_resolve_one(item, f"{place}[{i}]", notes) for i, item in enumerate(transforms)], notes
 
 
@@ -196,7 +197,7 @@ def _resolve_one(item: Any, place: str, notes: list[str]) -> dict[str, Any]:
     if args is None:
         args = {}
     if not isinstance(args, Mapping):
-        raise RecipeError(f"{place}: arguments as {{name: value}} expected, {type(args).__name__} found")
+        raise RecipeError(f"{place}: arguments as {{name: value}} expected, found {args!r}")
     args = dict(args)
     known = _arguments_of(cls)
     for key in args:
@@ -232,6 +233,8 @@ def _check_composition(args: dict[str, Any], place: str) -> None:
     inner = [name for transform in args["transforms"] for name in transform if name in TAIL]
     if inner:
         raise RecipeError(f"{place}.transforms: {inner[0]} can only stand at the end of a split's transforms")
+    if place.endswith(".OneOf") and not any(args["p"] for t in args["transforms"] for args in t.values()):
+        raise RecipeError(f"{place}.transforms: their p are the weights of the choice; one above 0 expected")
     p = args.get("p", 1)
     if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
         raise RecipeError(f"{place}.p: a number from 0 to 1 expected, found {p!r}")
@@ -240,8 +243,6 @@ def _check_composition(args: dict[str, Any], place: str) -> None:
         raise RecipeError(f"{place}.n: a whole number of 1 or more expected, found {n!r}")
     if not isinstance(args.get("replace", False), bool):
         raise RecipeError(f"{place}.replace: true or false expected, found {args['replace']!r}")
-    if "p" in args:
-        args["p"] = float(p)
 
 
 def _resolve_object(item: Any, place: str, notes: list[str]) -> dict[str, Any]:
@@ -286,11 +287,15 @@ def _class_of(name: Any, place: str) -> Any:
     if short in _usable():
         return found
     if short in _NEED_MORE:
-        raise RecipeError(f"{place}: {short} needs {_NEED_MORE[short]}; decant caches images and class labels only")
+        raise RecipeError(f"{place}: {short} needs {_NEED_MORE[short]}; there are only 8-bit images and class labels")
     if inspect.isclass(found) and issubclass(found, album.Transform3D):
         raise RecipeError(f"{place}: {short} works on volumes; decant caches images")
-    if inspect.isclass(found) and issubclass(found, (album.BasicTransform, album.BaseCompose)):
-        raise RecipeError(f"{place}: {short} cannot be serialised or needs other data than the image; leave it out")
+    if inspect.isclass(found) and issubclass(found, album.BaseCompose):
+        raise RecipeError(f"{place}: {short} cannot be used; compositions are {', '.join(sorted(_COMPOSITIONS))}")
+    if inspect.isclass(found) and issubclass(found, album.BasicTransform):
+        foreign = sorted(_FOREIGN_DATA & inspect.signature(found.__init__).parameters.keys())
+        why = f"reads other data than the image ({', '.join(foreign)})" if foreign else "cannot be serialised"
+        raise RecipeError(f"{place}: {short} {why}; leave it out")
     raise RecipeError(f"{place}: no transform {name!r} in Albumentations{nearest(short, sorted(_usable()))}")
 
 
@@ -358,7 +363,7 @@ def _build(cls: Any, args: dict[str, Any], place: str) -> Any:
             warnings.simplefilter("ignore")
             return cls(**args)
     except Exception as error:  # whatever a constructor raises, it is the arguments that it cannot take
-        raise RecipeError(f"{place}: {_first_complaint(error)}") from None
+        raise RecipeError(place + _first_complaint(error)) from None
 
 
 def _first_complaint(error: Exception) -> str:
@@ -366,12 +371,20 @@ def _first_complaint(error: Exception) -> str:
     cause = error.__cause__
     details = cause.errors() if cause is not None and hasattr(cause, "errors") else []
     if not details:
-        return str(error).replace("\n", " ")
-    where = ".".join(
-        str(part) for part in details[0]["loc"] if not str(part).startswith(("function", "tuple[", "lax-"))
-    )
-    found = "" if not where else f", found {details[0]['input']!r}"
-    return f"{where}: {details[0]['msg']}{found}" if where else str(details[0]["msg"])
+        return ": " + " ".join(str(error).split())
+    detail = details[0]
+    parts = [str(part) for part in detail["loc"] if not str(part).startswith(("function", "tuple[", "lax-"))]
+    place = "".join(f"[{part}]" if part.isdecimal() else f".{part}" for part in parts)
+    message = plainly(detail["msg"])
+    if not parts or detail["type"] == "missing":
+        return f"{place}: {message}"
+    return f"{place}: {message}, found {detail['input']!r}"
+
+
+def plainly(message: str) -> str:
+    """A message of pydantic's in the words of a recipe."""
+    text = message.removeprefix("Value error, ").replace("Input should be a valid tuple", "should be a list")
+    return text.replace("Input should", "should")
 
 
 def _state_of(item: Any, place: str) -> dict[str, Any]:
@@ -382,6 +395,7 @@ def _state_of(item: Any, place: str) -> dict[str, Any]:
     dropped = {"__class_fullname__", "bbox_params", "keypoint_params", "additional_targets", "is_check_shapes"}
     state = {key: value for key, value in state.items() if key not in dropped}
     if "transforms" in state:
+        state["p"] = float(state["p"])  # 1 and 1.0 are one identity; transforms see to it themselves
         state["transforms"] = [
             {type(member).__name__: _state_of(member, place)} for member in getattr(item, "transforms", [])
         ]

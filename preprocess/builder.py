@@ -129,7 +129,8 @@ def build(
 
     def planned(previous: Cache | None) -> Plan:
         with timer.stage("plan"):
-            return make_plan(source_path, cache_path, _chosen_recipe(recipe, settled, previous), previous, options)
+            chosen = _chosen_recipe(recipe, settled, source_path, previous)
+            return make_plan(source_path, cache_path, chosen, previous, options)
 
     plan = None
     if dry_run or not writer.is_ours(cache_path):
@@ -268,7 +269,7 @@ def _processors() -> int:
         return os.cpu_count() or 1
 
 
-def _chosen_recipe(given: RecipeLike, overrides: list[str], previous: Cache | None) -> Recipe:
+def _chosen_recipe(given: RecipeLike, overrides: list[str], source: Path, previous: Cache | None) -> Recipe:
     """The recipe as the user means it: given, or the cache's own, or the default; with the overrides on top."""
     if given is None and previous is not None:
         own = Recipe.from_dict(previous.snapshot.recipe)
@@ -285,6 +286,9 @@ def _chosen_recipe(given: RecipeLike, overrides: list[str], previous: Cache | No
         base = given
     else:
         base = load_yaml(given)
+    if base.get("splits") is None and any(override.startswith("splits.") for override in overrides):
+        # splits.train.variants=4 on a recipe for every split that is found: the others are still meant.
+        base = {**base, "splits": {name: {"folder": folder} for name, folder in propose_splits(source)}}
     return Recipe.from_dict(with_overrides(base, overrides))
 
 

@@ -25,8 +25,9 @@ def doubts() -> list[str]:
     wheels = [name for name in OPENCV_WHEELS if _version(name)]
     if len(wheels) < 2:
         return []
+    both = "both installed" if len(wheels) == 2 else "installed"
     return [
-        f"{' and '.join(wheels)} are both installed and write the same cv2 folder: which one runs is chance; "
+        f"{', '.join(wheels[:-1])} and {wheels[-1]} are {both} and write the same cv2 folder: which one runs is chance; "
         f"run: pip uninstall -y {' '.join(wheels)} && pip install opencv-python-headless"
     ]
 

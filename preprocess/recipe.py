@@ -24,6 +24,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from cache_store.canonical import canonical_json
 from cache_store.normalise import normalisation_table
 from preprocess import augment
 from preprocess.errors import RecipeError, UsageError
@@ -46,7 +47,7 @@ class Decode(_Part):
     """How encoded bytes become pixels."""
 
     max_megapixels: float = Field(179, gt=0, le=1e6)
-    reduced: bool = False
+    reduced: bool = Field(False, strict=True)
 
 
 class MeanStd(_Part):
@@ -62,7 +63,7 @@ class SplitRecipe(_Part):
     folder: str | None = None
     from_: str | None = Field(None, alias="from")
     fraction: float | None = Field(None, gt=0, lt=1)
-    variants: int = Field(1, ge=1, le=_MAX_VARIANTS)
+    variants: int = Field(1, ge=1, le=_MAX_VARIANTS, strict=True)
     transforms: Any = None
     """A list in the canonical form once the recipe is validated; None: the default for the recipe's size."""
 
@@ -70,8 +71,8 @@ class SplitRecipe(_Part):
     @classmethod
     def _inside_source(cls, folder: str | None) -> str | None:
         if folder is not None and (folder.startswith(("/", "~")) or ".." in PurePosixPath(folder).parts):
-            raise ValueError("a folder inside SOURCE expected, relative to it")
-        return folder
+            raise ValueError(f"a folder inside SOURCE expected, relative to it, found {folder!r}")
+        return None if folder is None else str(PurePosixPath(folder))
 
     @model_validator(mode="after")
     def _one_origin(self) -> "SplitRecipe":
@@ -105,7 +106,7 @@ class Recipe(_Part):
     channels: Literal["rgb", "gray"] = "rgb"
     dtype: Literal["float16", "uint8"] = "float16"
     normalize: Literal["dataset", "imagenet"] | MeanStd = "dataset"
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**63, strict=True)
     decode: Decode = Decode()
     classes: tuple[str, ...] | None = None
     splits: dict[str, SplitRecipe] | None = None
@@ -117,7 +118,7 @@ class Recipe(_Part):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise RecipeError(_complaint(error.errors()[0], type(self))) from None
+            raise RecipeError(_complaint_of(error, values)) from None
         self._resolve()
 
     @field_validator("size", mode="wrap")
@@ -126,26 +127,50 @@ class Recipe(_Part):
         if isinstance(size, int) and not isinstance(size, bool):
             size = (size, size)
         if not isinstance(size, (list, tuple)) or len(size) != 2:
-            raise ValueError("one number, or [height, width] expected")
+            raise ValueError(f"one number, or [height, width] expected, found {size!r}")
         height, width = handler(size)
         if not (1 <= height <= _MAX_SIDE and 1 <= width <= _MAX_SIDE):
-            raise ValueError(f"sides of 1 to {_MAX_SIDE} pixels expected")
+            raise ValueError(f"sides of 1 to {_MAX_SIDE} pixels expected, found {height} and {width}")
         return height, width
+
+    @field_validator("decode", mode="before")
+    @classmethod
+    def _default_decode(cls, decode: Any) -> Any:
+        return {} if decode is None else decode  # a key of YAML with nothing behind it
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = [name for i, name in enumerate(classes or ()) if name in (classes or ())[:i]]
+        if twice:
+            raise ValueError(f"{twice[0]!r} stands twice; each class has one id")
+        return classes
+
+    @field_validator("splits", mode="before")
+    @classmethod
+    def _default_splits(cls, splits: Any) -> Any:
+        if not isinstance(splits, Mapping):
+            return splits
+        for name in splits:
+            if not isinstance(name, str):
+                raise ValueError(f"the name of a split expected, found {name!r}; write it in quotes")
+        return {name: {} if split is None else split for name, split in splits.items()}
 
     @field_validator("splits")
     @classmethod
     def _known_origins(cls, splits: dict[str, SplitRecipe] | None) -> dict[str, SplitRecipe] | None:
         for name, split in (splits or {}).items():
             if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
-                raise ValueError(f"split {name!r}: letters, digits, '_' and '-' expected in a split's name")
+                raise ValueError(f"letters, digits, '_' and '-' expected in the name of a split, found {name!r}")
             if name == "failures":
-                raise ValueError("'failures' is taken: the cache keeps the list of failed images under this name")
+                raise ValueError("'failures' cannot be a split: the cache keeps the list of failed images under it")
             if split.from_ is None:
                 continue
             origin = (splits or {}).get(split.from_)
             if origin is None or origin.from_ is not None:
                 folders = [n for n, s in (splits or {}).items() if s.from_ is None]
-                raise ValueError(f"{name}.from: {split.from_!r} is not a split with a folder; there are: {folders}")
+                hint = augment.nearest(split.from_, folders) if folders else ""
+                raise ValueError(f"from of {name!r}: {split.from_!r} is not a split with a folder of its own{hint}")
             taken = sum(s.fraction or 0 for s in (splits or {}).values() if s.from_ == split.from_)
             if taken >= 1:
                 raise ValueError(f"the fractions taken from {split.from_!r} add up to {taken:g}; less than 1 expected")
@@ -168,7 +193,11 @@ class Recipe(_Part):
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> "Recipe":
         """A recipe out of a YAML file; `overrides` are KEY=VALUE, dots between keys, values in YAML."""
-        return cls.from_dict(with_overrides(load_yaml(path), overrides))
+        values = with_overrides(load_yaml(path), overrides)
+        try:
+            return cls.from_dict(values)
+        except RecipeError as error:
+            raise RecipeError(f"recipe {os.fspath(path)!r}: {error}") from None
 
     @classmethod
     def of(cls, cache: str | os.PathLike[str], snapshot: str | None = None) -> "Recipe":
@@ -193,36 +222,51 @@ class Recipe(_Part):
     def _resolve(self) -> None:
         notes: list[str] = []
         tails: dict[str, MeanStd] = {}
-        for name, split in (self.splits or {}).items():
+        splits = dict(self.splits or {})
+        channels = 3 if self.channels == "rgb" else 1
+        for name, split in splits.items():
             if split.transforms is None:
                 continue
             place = f"splits.{name}.transforms"
             transforms, more = augment.resolve(split.transforms, place)
             notes += more
-            kept, tail = _take_tail(transforms, place, 3 if self.channels == "rgb" else 1, notes)
-            object.__setattr__(split, "transforms", kept)
+            kept, tail = _take_tail(transforms, place, channels, notes)
+            splits[name] = split.model_copy(update={"transforms": kept})
             if tail is not None:
                 tails[name] = tail
-        normalize: Any = self.normalize
-        if normalize == "imagenet":
-            normalize = MeanStd(mean=IMAGENET[0], std=IMAGENET[1])
-        if tails:
-            first = next(iter(tails.values()))
-            if any(tail != first for tail in tails.values()):
-                raise RecipeError(
-                    f"splits: the Normalize steps at the end of {', '.join(tails)} disagree; "
-                    "the cache has one normalisation"
-                )
-            if "normalize" in self.model_fields_set and normalize != first:
-                raise RecipeError(
-                    f"normalize: {self.normalize!r} disagrees with the step at the end of splits.{next(iter(tails))}; "
-                    "leave one of them out"
-                )
-            normalize = first
-        if isinstance(normalize, MeanStd):
-            _check_statistics(normalize, 3 if self.channels == "rgb" else 1)
-        object.__setattr__(self, "normalize", normalize)
+        if self.splits is not None:
+            object.__setattr__(self, "splits", splits)
+        object.__setattr__(self, "normalize", self._settled_normalize(tails))
         self._notes = tuple(notes)
+
+    def _settled_normalize(self, tails: Mapping[str, MeanStd]) -> Any:
+        """`normalize`, or what the transforms of the splits end with."""
+        normalize: Any = self.normalize
+        channels = 3 if self.channels == "rgb" else 1
+        if normalize == "imagenet":
+            if channels != len(IMAGENET[0]):
+                raise RecipeError(
+                    f"normalize: 'imagenet' has statistics for rgb, channels is {self.channels}; "
+                    "write dataset, or {mean: [m], std: [s]} in 0..1"
+                )
+            normalize = MeanStd(mean=IMAGENET[0], std=IMAGENET[1])
+        if isinstance(normalize, MeanStd):
+            _check_statistics(normalize, channels, "normalize")
+        if not tails:
+            return normalize
+        first_split, first = next(iter(tails.items()))
+        for name, tail in tails.items():
+            if tail != first:
+                raise RecipeError(
+                    f"splits.{name}.transforms: the last step normalises by {_in_words(tail)}, that of {first_split!r} "
+                    f"by {_in_words(first)}; the cache has one normalisation, so make them equal"
+                )
+        if "normalize" in self.model_fields_set and normalize != first:
+            raise RecipeError(
+                f"normalize: {_in_words(normalize)} disagrees with the last step of splits.{first_split}.transforms, "
+                f"{_in_words(first)}; leave one of them out"
+            )
+        return first
 
     def default_split(self) -> list[dict[str, Any]]:
         """Transforms of a split that names none: the shorter side to size x 256/224 by area, then the centre."""
@@ -245,6 +289,9 @@ class Recipe(_Part):
             without `folder`
         """
         folders = dict(found)
+        own = [name for name, split in (self.splits or {}).items() if split.from_ is None]
+        if len(own) > 1 and "." in folders.values():
+            folders = {}  # SOURCE as a whole is one split; of several, each has its folder
         splits = self.splits if self.splits is not None else {name: SplitRecipe() for name in folders}
         whole: dict[str, Any] = {}
         for name, split in splits.items():
@@ -261,10 +308,17 @@ class Recipe(_Part):
 
     def is_default(self) -> bool:
         """Whether every split is what a recipe without `splits` gives; new split folders then join by themselves."""
+        folders = {name: name for name in SPLIT_NAMES}
+        if self.splits is not None and set(self.splits) == {"train"} and self.splits["train"].folder == ".":
+            folders = {"train": "."}
         default = self.default_split()
-        return self.splits is None or all(
-            name in SPLIT_NAMES and s.from_ is None and s.variants == 1 and s.transforms in (None, default)
-            for name, s in self.splits.items()
+        return all(
+            name in folders
+            and split.folder in (None, folders[name])
+            and split.from_ is None
+            and split.variants == 1
+            and split.transforms in (None, default)
+            for name, split in (self.splits or {}).items()
         )
 
     def without_splits(self) -> "Recipe":
@@ -275,6 +329,13 @@ class Recipe(_Part):
         recipe = Recipe(**(self.canonical() | changes))
         recipe._notes = self._notes
         return recipe
+
+    def __eq__(self, other: object) -> bool:
+        """Equal if all that they ask for is, however it was written."""
+        return isinstance(other, Recipe) and canonical_json(self.canonical()) == canonical_json(other.canonical())
+
+    def __hash__(self) -> int:
+        return hash(canonical_json(self.canonical()))
 
     def canonical(self) -> dict[str, Any]:
         """Plain data with every argument resolved; a valid recipe again, equal for equal recipes."""
@@ -335,6 +396,7 @@ class Recipe(_Part):
         Raises
         ------
         RecipeError : no such split, or the statistics are only known from a cache (`Recipe.of`)
+        UsageError : a negative variant
         SourceError : the image cannot be read, decoded or rendered
         """
         from preprocess.renderings import render_one
@@ -349,19 +411,23 @@ def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     ------
     RecipeError : unreadable, not YAML (with the line), a key twice, or not a mapping
     """
+    what = f"recipe {os.fspath(path)!r}"
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        values = yaml.load(text, _StrictLoader)
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
-        raise RecipeError(f"recipe {os.fspath(path)!r} cannot be read: {error.strerror}") from None
+        raise RecipeError(f"{what} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise RecipeError(f"recipe {os.fspath(path)!r} is not text in UTF-8") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"recipe {os.fspath(path)!r} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{what} is not text in UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+        raise RecipeError(f"{what}{line}: {error.problem or error.context}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise RecipeError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise RecipeError(f"recipe {os.fspath(path)!r}: a mapping of names to values expected, like 'size: 224'")
+        raise RecipeError(f"{what}: a mapping of names to values expected, like 'size: 224', found {values!r:.60}")
     return values
 
 
@@ -372,7 +438,10 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable) or key in seen:
+            if not isinstance(key, Hashable):
+                problem = f"a name expected as key, found {key!r}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -415,48 +484,71 @@ def _take_tail(
     kept, normalize = list(transforms), None
     while kept and next(iter(kept[-1])) in augment.TAIL:
         ((name, args),) = kept.pop().items()
-        if name != "ToTensorV2":
-            if normalize is not None:
-                raise RecipeError(f"{place}: both Normalize and ToFloat stand at the end; leave one of them out")
-            normalize = _statistics_of(name, args, f"{place}.{name}", channels)
-            mean, std = list(normalize.mean), list(normalize.std)
-            notes.append(f"{place}: {name} was taken out; normalize is mean {mean}, std {std} instead")
-        else:
-            notes.append(f"{place}: ToTensorV2 was taken out; the loader gives tensors")
-    for transform in kept:
+        here = f"{place}[{len(kept)}].{name}"
+        if name == "ToTensorV2":
+            notes.append(f"{here} was taken out; the loader gives tensors")
+            continue
+        if normalize is not None:
+            raise RecipeError(f"{here}: both Normalize and ToFloat stand at the end; leave one of them out")
+        normalize = _statistics_of(name, args, here, channels)
+        _check_statistics(normalize, channels, here)
+        notes.append(f"{here} was taken out; normalize is {_in_words(normalize)} instead")
+    for number, transform in enumerate(kept):
         name = next(iter(transform))
         if name in augment.TAIL:
-            raise RecipeError(f"{place}: {name} can only stand at the end; transforms work on 8-bit pixels")
+            raise RecipeError(f"{place}[{number}].{name}: can only stand at the end; transforms work on 8-bit pixels")
     return kept, normalize
 
 
 def _statistics_of(name: str, args: Mapping[str, Any], place: str, channels: int) -> MeanStd:
     """(v - mean * m) / (std * m) of Normalize with max_pixel_value m, and v / m of ToFloat, for v / 255 in 0..1."""
-    if args.get("p", 1) not in (1, 1.0):
-        raise RecipeError(f"{place}: p={args['p']}; a cache is normalised as a whole: p: 1 expected")
+    if args.get("p", 1) != 1:
+        raise RecipeError(f"{place}.p: 1 expected, as a cache is normalised as a whole; found {args['p']!r}")
     if name == "ToFloat":
-        scale = (args.get("max_value") or 255.0) / 255.0
+        largest = args.get("max_value")
+        scale = _number(255.0 if largest is None else largest, f"{place}.max_value") / 255.0
         return MeanStd(mean=(0.0,) * channels, std=(scale,) * channels)
     if args.get("normalization", "standard") != "standard":
         raise RecipeError(
-            f"{place}: normalization {args['normalization']!r}; only 'standard' is the same for every image"
+            f"{place}.normalization: only 'standard' is the same for every image, found {args['normalization']!r}"
         )
-    mean, std = args.get("mean", IMAGENET[0]), args.get("std", IMAGENET[1])
-    scale = args.get("max_pixel_value", 255.0) / 255.0
-    if scale == 0 or mean is None or std is None:
-        raise RecipeError(f"{place}: mean, std and a max_pixel_value above 0 expected")
-    mean, std = (list(v) if isinstance(v, Sequence) else [v] * channels for v in (mean, std))
-    return MeanStd(mean=tuple(v * scale for v in mean), std=tuple(v * scale for v in std))
+    scale = _number(args.get("max_pixel_value", 255.0), f"{place}.max_pixel_value") / 255.0
+    values = []
+    for key, default in (("mean", IMAGENET[0]), ("std", IMAGENET[1])):
+        given = args.get(key, default)
+        given = [given] * channels if isinstance(given, (int, float)) else given
+        if not isinstance(given, Sequence) or isinstance(given, str):
+            raise RecipeError(f"{place}.{key}: one number a channel expected, found {given!r}")
+        for value in given:
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise RecipeError(f"{place}.{key}: a number expected, found {value!r}")
+        values.append(tuple(value * scale for value in given))
+    return MeanStd(mean=values[0], std=values[1])
 
 
-def _check_statistics(normalize: MeanStd, channels: int) -> None:
+def _number(value: Any, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise RecipeError(f"{place}: a number above 0 expected, found {value!r}")
+    return float(value)
+
+
+def _check_statistics(normalize: MeanStd, channels: int, place: str) -> None:
     for name, values in (("mean", normalize.mean), ("std", normalize.std)):
         if len(values) != channels:
-            raise RecipeError(f"normalize.{name}: {channels} values expected (one a channel), {len(values)} found")
+            expected = "1 value" if channels == 1 else f"{channels} values"
+            raise RecipeError(
+                f"{place}.{name}: {expected} expected, one a channel; found {len(values)}: {list(values)}"
+            )
     try:
         normalisation_table(normalize.mean, normalize.std)
     except ValueError as error:
-        raise RecipeError(f"normalize: {error}") from None
+        raise RecipeError(f"{place}: {error}") from None
+
+
+def _in_words(normalize: Any) -> str:
+    if not isinstance(normalize, MeanStd):
+        return repr(normalize)
+    return f"mean {list(normalize.mean)}, std {list(normalize.std)}"
 
 
 def _plain_split(split: SplitRecipe) -> dict[str, Any]:
@@ -466,30 +558,54 @@ def _plain_split(split: SplitRecipe) -> dict[str, Any]:
     return origin | {"variants": split.variants, "transforms": split.transforms}
 
 
-def _complaint(detail: ErrorDetails, model: type[BaseModel]) -> str:
-    """One line out of pydantic's report: place, what is wrong, nearest spelling."""
-    location = [
-        part for part in detail["loc"] if not isinstance(part, str) or not part.startswith(("literal", "MeanStd"))
-    ]
-    place = ".".join(str(part) for part in location)
+_CHOICES = {"normalize": ["dataset", "imagenet"], "channels": ["rgb", "gray"], "dtype": ["float16", "uint8"]}
+
+
+def _complaint_of(error: ValidationError, values: Mapping[str, Any]) -> str:
+    """One line out of pydantic's report on a recipe: place, what is wrong, nearest spelling."""
+    detail = error.errors()[0]
+    if detail["loc"][:1] == ("normalize",):
+        return _complaint_of_normalize(values["normalize"])
+    return _complaint(detail, detail["loc"], _fields_at(detail["loc"][:-1]))
+
+
+def _complaint_of_normalize(given: Any) -> str:
+    """pydantic reports every branch of a union; the user meant one."""
+    if isinstance(given, Mapping):
+        try:
+            MeanStd(**given)
+        except ValidationError as error:
+            # A wrong name says more than that the right one is missing.
+            details = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+            if details[0]["type"] != "missing":
+                return _complaint(details[0], ("normalize", *details[0]["loc"]), list(MeanStd.model_fields))
+    hint = augment.nearest(given, _CHOICES["normalize"]) if isinstance(given, str) else ""
+    return f"normalize: dataset, imagenet or {{mean: […], std: […]}} in 0..1 expected, found {given!r}{hint}"
+
+
+def _complaint(detail: ErrorDetails, location: Sequence[Any], known: Sequence[str]) -> str:
+    place, found = _place(location), detail["input"]
     if detail["type"] == "extra_forbidden":
-        known = _fields_at(model, location[:-1])
         return f"{place}: unknown key{augment.nearest(str(location[-1]), known)}"
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "literal_error" or location == ["normalize"]:
-        choices = {"normalize": ["dataset", "imagenet"], "channels": ["rgb", "gray"], "dtype": ["float16", "uint8"]}
-        known = choices.get(str(location[-1]), [])
-        hint = augment.nearest(str(detail["input"]), known)
-        also = " or {mean: […], std: […]} in 0..1" if location == ["normalize"] else ""
-        return f"{place}: {detail['input']!r} is unknown{hint}{also}"
-    found = "" if detail["type"] == "value_error" else f", found {detail['input']!r}"
-    return f"{place}: {message}{found}" if place else message
+    if detail["type"] == "literal_error":
+        return f"{place}: {found!r} is unknown{augment.nearest(str(found), _CHOICES[place])}"
+    if detail["type"] in ("model_type", "dict_type"):
+        return f"{place}: keys and values expected, found {found!r}"
+    if detail["type"] == "value_error":  # one of ours, with all that is to be said
+        return f"{place}: {detail['msg'].removeprefix('Value error, ')}"
+    quoted = "; write it in quotes" if detail["type"] == "string_type" else ""
+    return f"{place}: {augment.plainly(detail['msg'])}, found {found!r}{quoted}"
 
 
-def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
-    parts: dict[str, type[BaseModel]] = {"decode": Decode, "normalize": MeanStd, "splits": SplitRecipe}
-    inner = parts.get(str(location[0])) if location else None
-    fields = (inner or model).model_fields
+def _place(location: Sequence[Any]) -> str:
+    """`splits.train.folder`, `classes[0]`."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
+
+
+def _fields_at(location: Sequence[Any]) -> list[str]:
+    parts: dict[str, type[BaseModel]] = {"decode": Decode, "splits": SplitRecipe}
+    fields = parts.get(str(location[0]) if location else "", Recipe).model_fields
     return [field.alias or name for name, field in fields.items()]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cache_store.canonical import digest_of
 from cache_store.normalise import normalisation_table, normalise
-from preprocess.errors import RecipeError, SourceError
+from preprocess.errors import RecipeError, SourceError, UsageError
 from preprocess.rendering import Rendering, Statistics
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def render_one(
     from preprocess.probe import ENGINE
     from preprocess.render import Renderer
 
+    if variant < 0:
+        raise UsageError(f"variant: 0 or more expected, found {variant}")
     if stored is not None:
         rendering, statistics = stored
     else:

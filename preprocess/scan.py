@@ -4,6 +4,7 @@ Order and class ids are `torchvision.datasets.ImageFolder`'s: classes sorted pla
 the order of `sorted(os.walk(...))`, in each folder the names sorted.
 """
 
+import errno
 import os
 import stat
 import time
@@ -97,7 +98,7 @@ def propose_splits(source: Path) -> list[tuple[str, str]]:
     ------
     UsageError : SOURCE does not exist or is not a folder
     """
-    names = [entry.name for entry in _entries(source) if entry.is_dir() and not entry.name.startswith(".")]
+    names = _folders_in(source)
     if names and set(names) <= set(SPLIT_NAMES):
         return [(name, name) for name in SPLIT_NAMES if name in names]
     return [("train", ".")]
@@ -115,15 +116,15 @@ def scan(source: Path, recipe: Recipe) -> Scan:
         if split.folder is not None:
             result.splits[name] = _scan_split(source, name, split.folder, result)
     if not any(split.paths for split in result.splits.values()):
+        unreadable = [f"; {folder!r}: {why}" for folder, why in result.unreadable.items()]
         raise UsageError(
             f"SOURCE {str(source)!r} holds no image: files with these extensions are looked for: "
             f"{' '.join(sorted(IMAGE_EXTENSIONS))}; "
-            f"found {result.other.count} other and {result.hidden.count} hidden files"
+            f"found {result.other.count} other and {result.hidden.count} hidden files{''.join(unreadable[:_EXAMPLES])}"
         )
     used = {Path(split.folder).parts[0] if split.folder != "." else "." for split in result.splits.values()}
     if "." not in used:
-        folders = [entry.name for entry in _entries(source) if entry.is_dir() and not entry.name.startswith(".")]
-        result.unused_folders = sorted(set(folders) - used)
+        result.unused_folders = sorted(set(_folders_in(source)) - used)
     return result
 
 
@@ -156,10 +157,22 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise UsageError(f"SOURCE {str(folder)!r} cannot be listed: {error.strerror}") from None
 
 
+def _folders_in(source: Path) -> list[str]:
+    return [entry.name for entry in _entries(source) if not entry.name.startswith(".") and not _why_no_folder(entry)]
+
+
+def _why_no_folder(entry: os.DirEntry[str]) -> str:
+    """Empty for a folder or a link to one; otherwise 'no folder', or why that cannot be told."""
+    try:
+        return "" if entry.is_dir() else "no folder"
+    except OSError as error:  # `is_dir` forgives a link to nothing, but not one to itself, nor one to a forbidden place
+        return "no folder" if error.errno == errno.ELOOP else f"it cannot be looked at: {error.strerror}"
+
+
 def _scan_split(source: Path, name: str, folder: str, result: Scan) -> SplitScan:
     root = source / folder
     if not root.is_dir():
-        there = ", ".join(sorted(entry.name for entry in _entries(source) if entry.is_dir())) or "none"
+        there = ", ".join(sorted(_folders_in(source))) or "none"
         raise UsageError(
             f"split {name!r}: there is no folder {folder!r} in SOURCE {str(source)!r}; folders there: {there}"
         )
@@ -231,10 +244,15 @@ class _Walk:
                     name = entry.name
                     if name.startswith("."):
                         self._result.hidden.add(place + name)
-                    elif entry.is_dir():
+                        continue
+                    why = _why_no_folder(entry)
+                    if not why:
                         folders.append(name)
                     elif os.path.splitext(name)[1].lower() not in IMAGE_EXTENSIONS:
-                        self._result.other.add(place + name)
+                        if why == "no folder":
+                            self._result.other.add(place + name)
+                        else:
+                            self._result.unreadable[place + name] = why
                     else:
                         numbers = _stat(entry)
                         if numbers is None:

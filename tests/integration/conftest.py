@@ -33,7 +33,7 @@ def decant() -> Decant:
             *(os.fsdecode(os.fspath(a)) if isinstance(a, os.PathLike) else str(a) for a in arguments),
         ]
         settings: dict[str, object] = {"capture_output": True, "text": True, "timeout": 60}
-        finished = subprocess.run(command, **(settings | options))  # type: ignore[call-overload]
+        finished = subprocess.run(command, check=False, **(settings | options))  # type: ignore[call-overload]
         if finished.stderr is not None:
             assert "Traceback" not in finished.stderr, finished.stderr
         assert finished.returncode == code, f"exit code {finished.returncode}\n{finished.stdout}\n{finished.stderr}"

@@ -24,7 +24,9 @@ cli.main()
 
 
 @contextmanager
-def slow_build(source: Path, cache: Path, recipe: dict[str, object], *options: str, sleep_s: float) -> Iterator["subprocess.Popen[str]"]:
+def slow_build(
+    source: Path, cache: Path, recipe: dict[str, object], *options: str, sleep_s: float
+) -> Iterator["subprocess.Popen[str]"]:
     """`decant build` in a process group of its own, each image taking `sleep_s`; killed when the block ends.
 
     The notes of `tests.decoders` go where this process's environment says.

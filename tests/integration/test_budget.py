@@ -7,7 +7,6 @@ import pytest
 from cache_store.errors import NotFoundError
 from cache_store.reader import open_cache
 from preprocess import FailureBudgetExceeded, UsageError
-from preprocess.budget import FailureBudget
 from preprocess.builder import build
 from tests import decoders
 from tests.helpers import TINY, image_folder, write_image

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from cache_store.errors import FormatError, NotFoundError
+from cache_store.errors import FormatError, IntegrityError, NotFoundError
 from cache_store.errors import UsageError as StoreUsageError
 from loaders import CachedDataset
 from preprocess import UsageError
@@ -15,6 +15,9 @@ from tests.helpers import TINY, image_folder, write_image
 from tests.integration.checks import assert_as_rendered, contents, paths
 
 REFUSED = (UsageError, StoreUsageError)
+
+STRICT = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+"""As in most people's locales; only in C and POSIX does Python print bytes that are not UTF-8 as they are."""
 
 
 def tree(folder):
@@ -46,6 +49,7 @@ def test_a_cache_that_is_a_file_is_refused(tmp_path, photos, dry_run):
     assert (tmp_path / "cache").read_text() == "thesis"
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -56,16 +60,15 @@ def test_a_cache_that_is_a_file_is_refused(tmp_path, photos, dry_run):
         (".hidden", ""),
     ],
 )
-def test_a_folder_with_something_else_in_it_is_not_touched(tmp_path, photos, name, text):
+def test_a_folder_with_something_else_in_it_is_not_touched(tmp_path, photos, name, text, dry_run):
     there = tmp_path / "cache"
     there.mkdir()
     (there / name).write_text(text)
     before = tree(there)
 
-    with pytest.raises(Exception, match="not a decant cache|not empty|damaged") as caught:
-        build(photos, there, TINY, workers=1)
+    with pytest.raises((*REFUSED, IntegrityError), match="not a decant cache|not empty|damaged"):
+        build(photos, there, TINY, workers=1, dry_run=dry_run)
 
-    assert caught.value.exit_code in (2, 6)
     assert tree(there) == before
 
 
@@ -141,16 +144,16 @@ def test_a_refused_recipe_makes_no_folder(tmp_path, photos):
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.parametrize("name", ["with space", 'quo"te\'s', "new\nline", "$HOME `id` %s {}", "ünïcode", "b\udcffd"])
+@pytest.mark.parametrize("name", ["sp ace quo\"te's $HOME `id` %s {} ü", "new\nline b\udcffd"])
 def test_odd_names_of_source_and_cache(tmp_path, photos, decant, name):
     source, cache = tmp_path / f"{name} photos", tmp_path / f"{name} cache"
     shutil.copytree(photos, source)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps(TINY))
 
-    built = decant("build", source, cache, "--recipe", recipe, "--workers", 1, "--json")
-    again = decant("build", source, cache, "--workers", 1)
-    shown = decant("show", cache, 0)
+    built = decant("build", source, cache, "--recipe", recipe, "--workers", 1, "--json", env=STRICT)
+    again = decant("build", source, cache, "--workers", 1, env=STRICT)
+    shown = decant("show", cache, 0, env=STRICT)
 
     assert json.loads(built.stdout)["samples"] == {"train": 4}
     assert again.stdout.startswith("up to date")
@@ -170,10 +173,10 @@ def test_names_that_are_not_utf8_or_hold_newlines(tmp_path, decant):
     (source / "cat" / "y.png").rename(source / "cat" / "b\udcffd.png")
     (tmp_path / "recipe.yaml").write_text(json.dumps(TINY))
 
-    built = decant("build", source, cache, "--recipe", tmp_path / "recipe.yaml", "--workers", 1, "--json")
-    text = decant("build", source, cache, "--workers", 1)
-    shown = decant("show", cache)
-    sample = decant("show", cache, 2, "--json")
+    built = decant("build", source, cache, "--recipe", tmp_path / "recipe.yaml", "--workers", 1, "--json", env=STRICT)
+    text = decant("build", source, cache, "--workers", 1, env=STRICT)
+    shown = decant("show", cache, env=STRICT)
+    sample = decant("show", cache, 2, "--json", env=STRICT)
 
     assert json.loads(built.stdout)["samples"] == {"train": 7}
     built.stdout.encode()  # no half of a surrogate pair in it

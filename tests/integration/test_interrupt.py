@@ -38,9 +38,7 @@ def finished(cache):
     return len(shards), sum(len(shard.rows) for shard in shards)
 
 
-@pytest.mark.parametrize(
-    ("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)]
-)
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
 def test_a_stopped_build_ends_at_once_and_the_next_one_goes_on(tmp_path, notes, photos, uninterrupted, number, group):
     """Ctrl-C reaches the whole group; a service manager sends SIGTERM, to all or to the builder alone."""
     cache = tmp_path / "cache"
@@ -99,9 +97,7 @@ def stop(*_: object, **__: object) -> None:
 def interrupted(photos, cache, watcher=None, **options):
     """A build that does not come to its end."""
     with pytest.raises(KeyboardInterrupt):
-        build(
-            photos, cache, TINY, workers=1, decoder=NOTING, shard_mib=SHARDS_OF_FOUR, progress=watcher, **options
-        )
+        build(photos, cache, TINY, workers=1, decoder=NOTING, shard_mib=SHARDS_OF_FOUR, progress=watcher, **options)
 
 
 def test_stopped_while_it_normalises(tmp_path, notes, photos, uninterrupted):

@@ -33,6 +33,15 @@ def test_table_is_computed_in_float64_and_rounded_once(mean, std):
             assert table[channel, level] == np.float16((level / 255 - m) / s)
 
 
+def test_no_table_is_rounded_twice():
+    random = np.random.default_rng(0)
+    for mean, std in zip(
+        random.uniform(0.05, 0.95, 200).tolist(), random.uniform(0.05, 0.6, 200).tolist(), strict=True
+    ):
+        (row,) = normalisation_table([mean], [std])
+        assert row.tolist() == [float(np.float16((level / 255 - mean) / std)) for level in range(256)]
+
+
 @pytest.mark.parametrize(("mean", "std"), [IMAGENET, *RANDOM])
 def test_every_level_has_a_value_of_its_own(mean, std):
     for row in normalisation_table(mean, std):
@@ -57,6 +66,7 @@ def test_statistics_in_0_to_255_are_refused_with_a_hint():
         (0.5, math.inf, "leaves 1 of the 256 levels"),
         (0.5, 1e-9, "not finite"),  # beyond float16
         (0.5, 1e12, "levels apart"),
+        (4.5, 1.1, "leaves 254 of the 256 levels apart"),
         (0.5, -0.25, "a std above 0 expected, found -0.25"),
     ],
 )

@@ -1,0 +1,101 @@
+"""What renders here is named, and installations that get in each other's way are noticed."""
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from preprocess import environment
+
+ROOT = Path(__file__).parents[3]
+
+
+def install(folder: Path, name: str, version: str = "4.11.0.86") -> None:
+    """As far as package metadata go."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+
+@pytest.fixture
+def alone(monkeypatch, tmp_path):
+    """An environment where only what a test installs is installed; gives the folder for it."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    return tmp_path
+
+
+@pytest.mark.parametrize("wheels", [(), *((name,) for name in environment.OPENCV_WHEELS)])
+def test_no_or_one_opencv_is_no_doubt(alone, wheels):
+    for name in wheels:
+        install(alone, name)
+    assert environment.doubts() == []
+
+
+@pytest.mark.parametrize(
+    "wheels",
+    [("opencv-python-headless", "opencv-python"), ("opencv-python-headless", "opencv-contrib-python-headless")],
+)
+def test_two_are_named_with_what_mends_it(alone, wheels):
+    for name in wheels:
+        install(alone, name)
+    (doubt,) = environment.doubts()
+    assert doubt.startswith(f"{wheels[0]} and {wheels[1]} are both installed and write the same cv2 folder")
+    mended = f"pip uninstall -y {wheels[0]} {wheels[1]} && pip install opencv-python-headless"
+    assert doubt.endswith(f"run: {mended}")
+
+
+def test_three_are_all_named(alone):
+    for name in environment.OPENCV_WHEELS[:3]:
+        install(alone, name)
+    (doubt,) = environment.doubts()
+    assert "opencv-python-headless, opencv-python and opencv-contrib-python are installed" in doubt
+    assert "both" not in doubt
+
+
+def test_versions_say_what_renders():
+    found = environment.versions()
+    assert found["opencv"] == cv2.__version__
+    for name in ("albumentations", "albucore", "numpy", "zarr", "decant-cache"):
+        assert found[name] == importlib.metadata.version(name)
+    assert found["cpu"].split()[0] == os.uname().machine
+
+
+def test_a_missing_package_is_said_to_be_missing(alone):
+    assert environment.versions()["albumentations"] == "not installed"
+
+
+def test_the_processor_is_known_by_what_changes_pixels(monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor: 0\nflags\t\t: fpu avx2 sse4_2 mmx\nflags\t: none\n")
+    plain_open = open
+    monkeypatch.setattr("builtins.open", lambda path, *a, **k: plain_open(tmp_path / "cpuinfo", *a, **k))
+    environment._cpu.cache_clear()
+    try:
+        assert environment._cpu() == f"{os.uname().machine} sse4_2 avx2"
+        environment._cpu.cache_clear()
+        (tmp_path / "cpuinfo").unlink()
+        assert environment._cpu() == os.uname().machine
+    finally:
+        environment._cpu.cache_clear()
+
+
+def test_a_second_opencv_beside_the_real_one_shows_in_doctor_and_is_not_healthy(tmp_path):
+    install(tmp_path, "opencv-python")
+    code = "from preprocess.doctor import doctor; text, healthy = doctor(); print(text); print(healthy)"
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+        timeout=60,
+    )
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "False"
+    problems = [line for line in lines if line.startswith("PROBLEM")]
+    assert any("opencv-python-headless and opencv-python are both installed" in line for line in problems)
+    assert "all is well" not in done.stdout

@@ -1,0 +1,271 @@
+"""The worker pool with a client that only takes notes; the workers are real processes."""
+
+import itertools
+import os
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cache_store.errors import StorageError
+from preprocess import Recipe
+from preprocess.errors import WorkerError
+from preprocess.jobs import Done, NormaliseJob, ReadJob, Setup, Wanted
+from preprocess.pipeline import WorkerPool, _how_it_died
+from tests import decoders
+from tests.helpers import TINY, write_image
+from tests.integration.processes import children, running
+
+EVIL = "tests.decoders:decode"
+
+
+class Client:
+    """Wants variant 0 of every file, once."""
+
+    def __init__(self, first_id=100, on_hashed=None):
+        self.finished, self.poison, self.thrown, self.updates = [], [], [], []
+        self._ids = itertools.count(first_id)
+        self._on_hashed = on_hashed or (lambda: None)
+
+    def hashed(self, job, answer):
+        self._on_hashed()
+        return Wanted(tuple((place, (0,)) for place in range(len(job)) if place not in answer.failures))
+
+    def done(self, job, answer):
+        assert isinstance(answer, Done)
+        self.finished.append((job, answer))
+
+    def poisoned(self, job, reason):
+        self.poison.append((job.items[0], reason))
+
+    def new_job_id(self):
+        return next(self._ids)
+
+    def dropped(self, job):
+        self.thrown.append(job.job_id)
+
+    def update(self, done, failed):
+        self.updates.append((done, failed))
+
+    @property
+    def rendered(self):
+        """Digest of every row of every finished shard."""
+        return sorted(row["digest"].tobytes() for _, answer in self.finished for s in answer.shards for row in s.rows)
+
+
+@pytest.fixture
+def notes(tmp_path, monkeypatch):
+    (tmp_path / "notes").mkdir()
+    monkeypatch.setenv(decoders.FOLDER, str(tmp_path / "notes"))
+    return tmp_path / "notes"
+
+
+@pytest.fixture
+def files(tmp_path):
+    return [write_image(tmp_path / f"{i:02d}.png", i) for i in range(6)]
+
+
+@pytest.fixture
+def setup(tmp_path):
+    recipe = Recipe.from_dict(TINY | {"normalize": "imagenet"})
+    rendering = recipe.rendering("train", "opencv", "").with_statistics(recipe.fixed_statistics)
+    (tmp_path / "pending").mkdir()
+    return Setup(tmp_path / "pending", (rendering,), EVIL, 10**8)
+
+
+def jobs_of(files, size):
+    paths = [os.fsencode(path) for path in files]
+    return [
+        ReadJob(
+            number + 1, 0, tuple(range(start, min(start + size, len(paths)))), tuple(paths[start : start + size]), 1, 8
+        )
+        for number, start in enumerate(range(0, len(paths), size))
+    ]
+
+
+def spoil(path, action):
+    with open(path, "ab") as file:
+        file.write(action)
+
+
+def test_every_job_is_done_once_by_no_more_workers_than_jobs(setup, files, notes):
+    client = Client()
+    with WorkerPool(setup, 4, 60) as pool:
+        pool.run(jobs_of(files, 3), client)
+        workers = children(os.getpid())
+        pool.run([replace(jobs_of(files[:1], 1)[0], job_id=9)], client)  # the same workers serve the next run
+        assert children(os.getpid()) == workers
+
+    assert len(workers) == 2
+    assert not any(running(pid) for pid in workers)
+    assert [job.items for job, _ in sorted(client.finished[:2], key=lambda pair: pair[0].job_id)] == [
+        (0, 1, 2),
+        (3, 4, 5),
+    ]
+    assert len(client.rendered) == 7
+    assert len(set(client.rendered)) == 6
+    assert max(client.updates) == (6, 0)
+    assert client.thrown == client.poison == []
+
+
+def test_nothing_to_run_starts_nothing(setup, notes):
+    with WorkerPool(setup, 4, 60) as pool:
+        pool.run([], Client())
+
+        assert children(os.getpid()) == []
+
+
+def test_failures_are_counted_apart(setup, files, notes):
+    files[2].write_bytes(b"no image")
+    client = Client()
+    with WorkerPool(setup, 1, 60) as pool:
+        pool.run(jobs_of(files, 6), client)
+
+    assert client.updates[-1] == (5, 1)
+    ((_, answer),) = client.finished
+    assert list(answer.failures) == [2]
+
+
+def test_a_suspect_is_tried_alone_in_a_worker_that_has_done_nothing_yet(setup, files, notes):
+    """A worker that an earlier image has damaged would be a poor judge."""
+    spoil(files[1], b"KILL")
+    size = files[1].stat().st_size
+    client = Client()
+    with WorkerPool(setup, 2, 60) as pool:
+        pool.run(jobs_of(files, 2), client)
+
+    calls = [tuple(map(int, line.split())) for line in decoders.noted().read_text().splitlines()]
+    tries = [number for number, (_, length) in enumerate(calls) if length == size]
+    assert len(tries) == 2
+    judge = calls[tries[1]][0]
+    assert [pid for pid, _ in calls].index(judge) == tries[1], "the judge had work before"
+    assert client.poison == []
+    assert len(client.rendered) == len(set(client.rendered)) == 6
+
+
+def test_a_poisonous_item_is_told_with_how_it_killed(setup, files, notes):
+    spoil(files[0], b"SEGV")
+    spoil(files[4], b"EXIT")
+    client = Client()
+    with WorkerPool(setup, 1, 60) as pool:
+        pool.run(jobs_of(files, 6), client)
+
+    assert sorted(client.poison) == [
+        (0, "alone in a fresh worker process: killed by SIGSEGV"),
+        (4, "alone in a fresh worker process: ended with exit code 3"),
+    ]
+    assert len(client.rendered) == 4
+    assert max(client.updates) == (4, 2)
+
+
+def test_what_a_dead_worker_had_begun_is_dropped_before_its_job_is_given_to_another(setup, files, notes):
+    spoil(files[3], b"KILL")
+    client = Client()
+    with WorkerPool(setup, 1, 60) as pool:
+        pool.run(jobs_of(files, 6), client)
+
+    assert client.thrown == [1]
+    assert all(job.job_id >= 100 for job, _ in client.finished)
+    assert sorted(item for job, _ in client.finished for item in job.items) == list(range(6))
+
+
+def test_a_worker_that_dies_with_nothing_in_hand_is_replaced_and_its_job_tried_again(setup, files, notes):
+    """It waits for the builder's answer when it is killed: no image can be blamed."""
+    killed = []
+
+    def kill_once():
+        if not killed:
+            killed.extend(children(os.getpid()))
+            os.kill(killed[0], signal.SIGKILL)
+
+    client = Client(on_hashed=kill_once)
+    with WorkerPool(setup, 1, 60) as pool:
+        pool.run(jobs_of(files, 6), client)
+
+    assert len(killed) == 1
+    assert len(client.rendered) == 6
+    assert client.poison == []
+
+
+def test_a_worker_that_hangs_with_nothing_in_hand_is_replaced(setup, files, notes):
+    stopped = []
+
+    def stop_once():
+        if not stopped:
+            stopped.extend(children(os.getpid()))
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    client, began = Client(on_hashed=stop_once), time.monotonic()
+    with WorkerPool(setup, 1, 1) as pool:
+        pool.run(jobs_of(files, 6), client)
+
+    assert time.monotonic() - began < 15
+    assert len(client.rendered) == 6
+    assert not running(stopped[0])
+
+
+def test_a_job_that_ends_its_worker_again_and_again_ends_the_build(setup, files, notes):
+    def kill():
+        os.kill(children(os.getpid())[0], signal.SIGKILL)
+
+    with WorkerPool(setup, 1, 60) as pool:
+        with pytest.raises(WorkerError, match=r"ended 3 times in the same job \(killed by SIGKILL\)"):
+            pool.run(jobs_of(files, 6), Client(on_hashed=kill))
+
+    assert children(os.getpid()) == []
+
+
+def test_a_refused_write_reaches_the_builder_as_it_is(setup, files, notes, tmp_path):
+    (tmp_path / "pending").rmdir()
+
+    with WorkerPool(setup, 1, 60) as pool, pytest.raises(StorageError, match="cannot create") as caught:
+        pool.run(jobs_of(files, 6), Client())
+
+    assert caught.value.exit_code == 7
+
+
+def test_shards_are_normalised_by_jobs_too(setup, files, notes):
+    client, second = Client(), Client()
+    with WorkerPool(setup, 2, 60) as pool:
+        pool.run(jobs_of(files, 3), client)
+        shards = [shard for _, answer in client.finished for shard in answer.shards]
+        statistics = ((0.5,) * 3, (0.25,) * 3)
+        pool.run([NormaliseJob(50 + i, shard, statistics) for i, shard in enumerate(shards)], second)
+
+    normalised = [shard for _, answer in second.finished for shard in answer.shards]
+    assert sorted(len(shard.rows) for shard in normalised) == [3, 3]
+    assert all((shard.mean, shard.std) == statistics for shard in normalised)
+    assert second.rendered == client.rendered
+    assert all(
+        np.isin(s.rows["checksum"], np.concatenate([t.rows["checksum"] for t in shards])).sum() == 0 for s in normalised
+    )
+
+
+def test_leaving_by_an_exception_ends_the_workers(setup, files, notes):
+    pids = []
+
+    def fail():
+        pids.extend(children(os.getpid()))
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"), WorkerPool(setup, 2, 60) as pool:
+        pool.run(jobs_of(files, 3), Client(on_hashed=fail))
+
+    assert len(pids) == 2
+    assert not any(running(pid) for pid in pids)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (3, "ended with exit code 3"),
+        (0, "ended with exit code 0"),
+        (-11, "killed by SIGSEGV"),
+        (-250, "killed by signal 250"),
+        (None, "does not react to being killed"),
+    ],
+)
+def test_how_a_worker_died_in_words(code, words):
+    assert _how_it_died(code) == words

@@ -1,0 +1,129 @@
+"""What a cache holds, in words, as JSON and as a picture."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from cache_store import open_cache
+from cache_store.errors import NotFoundError, StorageError, UsageError
+from preprocess.builder import build
+from preprocess.show import contact_sheet, show
+from tests.helpers import image_folder, write_image
+
+RECIPE = {
+    "size": 8,
+    "seed": 1,
+    "splits": {
+        "train": {"folder": "train", "variants": 3, "transforms": [{"RandomResizedCrop": {"size": [8, 8]}}]},
+        "val": {"folder": "val", "transforms": [{"Resize": {"height": 8, "width": 8}}]},
+        "test": {"folder": "test", "transforms": [{"Resize": {"height": 8, "width": 8}}]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("show")
+    image_folder(folder / "photos" / "train", count=2)
+    image_folder(folder / "photos" / "val", count=10, first_seed=50)
+    write_image(folder / "photos" / "test" / "flat.png", 7)
+    build(folder / "photos", folder / "cache", RECIPE, workers=1)
+    return folder / "cache"
+
+
+def read(path):
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
+def seen(cache, split, number, k):
+    """The 8-bit pixels behind a normalised tensor, by arithmetic."""
+    with open_cache(cache) as opened:
+        table = opened.split(split)
+        mean, std = (np.array(v)[:, None, None] for v in (table.mean, table.std))
+        tensor = opened.image(split, number, k).astype(np.float64)
+    return np.rint((tensor * std + mean) * 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def test_the_summary(cache):
+    with open_cache(cache) as opened:
+        mean = opened.split("train").mean
+    text = show(cache)
+    assert "train: 4 samples x 3 of float16 3x8x8, 4.5 KiB; val: 20 samples x 1 of" in text
+    assert "   classes  2: cat, dog" in text.splitlines()
+    assert f"      mean  {', '.join(f'{value:.6f}' for value in mean)}" in text.splitlines()
+    found = json.loads(show(cache, as_json=True))
+    assert found["snapshot"] == "000001"
+    assert found["classes"] == ["cat", "dog"]
+    assert found["failures"] == 0
+    assert list(found["splits"]) == ["train", "val", "test"]
+    assert found["mean"] == list(mean)
+    assert found["splits"]["train"]["bytes"] == 4 * 3 * 3 * 8 * 8 * 2
+
+
+def test_samples_by_number(cache):
+    first, last = json.loads(show(cache, (0, -1), as_json=True))
+    assert (first["sample"], first["path"], first["label"], first["class"]) == (0, "train/cat/000.png", 0, "cat")
+    assert (last["sample"], last["path"], last["class"]) == (3, "train/dog/001.png", "dog")
+    assert first["source"].startswith("24x32 (height x width), ")
+    assert len(first["slots"]) == 3
+    assert len(first["digest"]) == 32
+    text = show(cache, (19,), "val")
+    assert "      path  val/dog/009.png" in text.splitlines()
+    (unlabelled,) = json.loads(show(cache, (0,), "test", as_json=True))
+    assert (unlabelled["label"], unlabelled["class"]) == (-1, None)
+
+
+def test_the_picture_has_the_variants_of_a_sample_side_by_side(cache, tmp_path):
+    show(cache, (1, 3), output=tmp_path / "look.png")
+    sheet = read(tmp_path / "look.png")
+    assert sheet.shape == (2 * 12 + 4, 3 * 12 + 4, 3)
+    for y, number in enumerate((1, 3)):
+        for x in range(3):
+            part = sheet[4 + 12 * y :, 4 + 12 * x :][:8, :8]
+            np.testing.assert_array_equal(part, seen(cache, "train", number, x))
+    assert (sheet[:4] == 255).all()
+
+
+def test_of_one_variant_each_there_are_eight_samples_in_a_row(cache, tmp_path):
+    show(cache, split="val", output=tmp_path / "look.png")
+    sheet = read(tmp_path / "look.png")
+    assert sheet.shape == (2 * 12 + 4, 8 * 12 + 4, 3)  # 16 of the 20, evenly spread
+    np.testing.assert_array_equal(sheet[4:12, 4:12], seen(cache, "val", 0, 0))
+    np.testing.assert_array_equal(sheet[16:24, 4 + 7 * 12 :][:, :8], seen(cache, "val", 19, 0))
+
+
+def test_what_is_not_there_is_said_with_what_is(cache, tmp_path):
+    for number in (4, -5):
+        with pytest.raises(NotFoundError, match=f"split 'train' has samples 0 to 3, there is no {number}"):
+            show(cache, (number,))
+    with pytest.raises(NotFoundError, match="vla"):
+        show(cache, split="vla")
+    with pytest.raises(NotFoundError, match="does not exist"):
+        show(tmp_path / "none")
+
+
+def test_a_picture_that_cannot_be_written_is_a_storage_error(cache, tmp_path):
+    with pytest.raises(StorageError):
+        show(cache, output=tmp_path / "no" / "such" / "folder.png")
+
+
+def test_nothing_to_draw_is_refused(cache):
+    with open_cache(cache) as opened, pytest.raises(UsageError, match="split 'val' has no sample to draw"):
+        contact_sheet(opened, "val", [])
+
+
+@pytest.mark.parametrize(("dtype", "channels"), [("uint8", "rgb"), ("float16", "gray"), ("uint8", "gray")])
+def test_eight_bit_and_gray_caches(tmp_path, dtype, channels):
+    image_folder(tmp_path / "photos", count=1)
+    recipe = {"size": 8, "dtype": dtype, "channels": channels}
+    build(tmp_path / "photos", tmp_path / "cache", recipe, workers=1)
+    show(tmp_path / "cache", output=tmp_path / "look.png")
+    sheet = read(tmp_path / "look.png")
+    with open_cache(tmp_path / "cache") as opened:
+        tensor = opened.image("train", 0, 0)
+    part = sheet[4:12, 4:12]
+    if dtype == "uint8":
+        np.testing.assert_array_equal(part, np.broadcast_to(tensor.transpose(1, 2, 0), (8, 8, 3)))
+    assert (part[..., 0] == part[..., 2]).all() == (channels == "gray")
