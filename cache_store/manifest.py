@@ -77,6 +77,7 @@ class Snapshot:
 
     name: str
     parent: str | None
+    parent_digest: str | None
     created: str
     seconds: float
     recipe: dict[str, Any]
@@ -127,6 +128,7 @@ def encode(snapshot: Snapshot) -> dict[str, bytes]:
         {
             "recipe": snapshot.recipe,
             "parent": snapshot.parent,
+            "parent_digest": snapshot.parent_digest,
             "created": snapshot.created,
             "seconds": snapshot.seconds,
             "classes": [layout.name_to_text(name) for name in snapshot.classes],
@@ -171,6 +173,7 @@ def decode(folder: Path, digest: str | None) -> Snapshot:
         return Snapshot(
             name=folder.name,
             parent=attributes["parent"],
+            parent_digest=attributes["parent_digest"],
             created=str(attributes["created"]),
             seconds=float(attributes["seconds"]),
             recipe=attributes["recipe"],

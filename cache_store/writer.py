@@ -200,12 +200,19 @@ class Commit:
     Parameters
     ----------
     build : the build's folder under `pending/`
+
+    Attributes
+    ----------
+    number : of the snapshot to be published
+    parent, parent_digest : name of the snapshot in force, and what its metadata hashes to
+    tensors : tensors_id -> digests, for the snapshot to list
     """
 
     def __init__(self, cache: Path, build: Path) -> None:
         self._cache = cache
         self._scratch = build / _SCRATCH
-        self.number = read_root(cache).last + 1
+        root = read_root(cache)
+        self.number, self.parent, self.parent_digest = root.last + 1, root.snapshot, root.digest
         self.tensors: dict[str, dict[str, str]] = {}
 
     def ensure_tensors(self, spec: TensorsSpec) -> None:
@@ -216,6 +223,8 @@ class Commit:
         IntegrityError : it is there, but not as the snapshots that use it list it
         """
         folder, image = layout.tensors_dir(self._cache, spec.tensors_id), layout.image_dir(self._cache, spec.tensors_id)
+        if slots_of(self._cache, spec.tensors_id) not in (None, spec.slots) and not list(self._listed(spec.tensors_id)):
+            durable.remove_tree(folder)  # made with another S by a commit that was killed; no snapshot has it
         for path in (folder, image):
             durable.make_dir(path)
         group = encode_group(

@@ -173,9 +173,7 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
             run.settle_statistics(splits)
             run.normalise()
     with timer.stage("commit"):
-        commit = writer.Commit(cache, folder)
-        parent = previous.snapshot.name if previous is not None else None
-        snapshot = publish(plan, stock, splits, commit, parent, timer.total_s())
+        snapshot = publish(plan, stock, splits, writer.Commit(cache, folder), timer.total_s())
         writer.clear_pending([*old_folders, folder])
     return _report(plan, snapshot, timer, run)
 

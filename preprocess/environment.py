@@ -25,9 +25,9 @@ def doubts() -> list[str]:
     wheels = [name for name in OPENCV_WHEELS if _version(name)]
     if len(wheels) < 2:
         return []
-    both = "both installed" if len(wheels) == 2 else "installed"
+    names = f"{', '.join(wheels[:-1])} and {wheels[-1]}"
     return [
-        f"{', '.join(wheels[:-1])} and {wheels[-1]} are {both} and write the same cv2 folder: which one runs is chance; "
+        f"{names} are {'both ' * (len(wheels) == 2)}installed and write the same cv2 folder: which one runs is chance; "
         f"run: pip uninstall -y {' '.join(wheels)} && pip install opencv-python-headless"
     ]
 

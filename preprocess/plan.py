@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cache_store import layout
+from cache_store.errors import IntegrityError, NotFoundError
 from cache_store.normalise import normalisation_table
 from cache_store.reader import Cache, open_cache, snapshot_names
 from preprocess import augment, environment, probe
@@ -189,8 +190,13 @@ def _known_statistics(
 
 
 def _newest_first(cache: Path) -> Iterable[Cache]:
+    """Snapshots on disk. A damaged former one is passed over: what it knew is rendered again."""
     for name in reversed(snapshot_names(cache)):
-        with open_cache(cache, name) as opened:
+        try:
+            opened = open_cache(cache, name)
+        except (IntegrityError, NotFoundError):
+            continue
+        with opened:
             yield opened
 
 
@@ -213,4 +219,10 @@ def _recall(plan: Plan, previous: Cache, options: PlanOptions) -> None:
     for snapshot in _newest_first(plan.cache):
         for table in snapshot.splits.values():
             if table.tensors_id in wanted and len(table):
-                plan.committed.setdefault(table.tensors_id, []).append(committed_rows(table))
+                try:
+                    rows = committed_rows(table)
+                except IntegrityError:
+                    if snapshot.snapshot.name == previous.snapshot.name:
+                        raise
+                    continue
+                plan.committed.setdefault(table.tensors_id, []).append(rows)

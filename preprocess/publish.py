@@ -36,14 +36,11 @@ def is_current(former: Snapshot, plan: Plan, stock: Stock, splits: Splits) -> bo
     return True
 
 
-def publish(
-    plan: Plan, stock: Stock, splits: Splits, commit: writer.Commit, parent: str | None, seconds: float
-) -> Snapshot:
+def publish(plan: Plan, stock: Stock, splits: Splits, commit: writer.Commit, seconds: float) -> Snapshot:
     """Adopt pending shards, write the tables and swap the pointer.
 
     Parameters
     ----------
-    parent : name of the snapshot in force
     seconds : what the build took so far
     """
     versions = environment.versions()
@@ -58,13 +55,14 @@ def publish(
                 probe=rendering.probe,
                 versions=versions,
                 shape=rendering.shape,
-                slots=stock.slots(rendering),
+                slots=stock.slots_to_publish(rendering),
             )
         )
         stock.adopt(commit, rendering, splits)
     snapshot = Snapshot(
         name=layout.snapshot_name(commit.number),
-        parent=parent,
+        parent=commit.parent,
+        parent_digest=commit.parent_digest,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seconds=round(seconds, 3),
         recipe=plan.recipe.canonical(),

@@ -64,6 +64,11 @@ class Stock:
                 return shard.slots
         return max(1, round(self.shard_mib * _MIB / rendering.chunk_bytes))
 
+    def slots_to_publish(self, rendering: Rendering) -> int:
+        """S that the pending shards have; they were staged when it was not known yet which tensors they would join."""
+        mine = (shard.slots for shard in self.pending if shard.pixels_id == rendering.pixels_id)
+        return next(mine, 0) or self.slots(rendering)
+
     def _existing_slots(self, rendering: Rendering) -> int | None:
         final = self.plan.final(rendering)
         if final.dtype == "float16" and final.mean is None:

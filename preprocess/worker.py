@@ -197,14 +197,19 @@ class _JobShards:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is not None:
-            for writer in self._writers.values():
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            for writer in self._writers.values():  # those that are not finished, for whatever reason
                 writer.discard()
-            return
+
+    def _finish(self) -> None:
         mean, std = self._rendering.statistics or (None, None)
         finished = []
-        for key, writer in self._writers.items():
-            writer.close()
+        for key in list(self._writers):
+            self._writers[key].close()
+            del self._writers[key]
             rows = np.array(self._rows[key], row_dtype(self._rendering.shape[0]))
             shard = PendingShard(
                 self._paths[key], self._rendering.pixels_id, mean, std, self._job.slots, self._rendering.shape, rows

@@ -95,7 +95,8 @@ def split_table(
 def snapshot_of(commit: Commit, splits: dict[str, SplitTable]) -> Snapshot:
     return Snapshot(
         name=layout.snapshot_name(commit.number),
-        parent=layout.snapshot_name(commit.number - 1) if commit.number > 1 else None,
+        parent=commit.parent,
+        parent_digest=commit.parent_digest,
         created="2024-01-02T03:04:05Z",
         seconds=1.5,
         recipe={"splits": {name: {} for name in splits}},

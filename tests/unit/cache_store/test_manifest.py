@@ -33,6 +33,7 @@ def a_snapshot(**splits):
     return Snapshot(
         name="000003",
         parent="000002",
+        parent_digest="5a" * 16,
         created="2024-01-02T03:04:05Z",
         seconds=0.1 + 0.2,
         recipe={"splits": {name: {"folder": "ü"} for name in splits}, "seed": 0, "normalize": None},
@@ -107,7 +108,7 @@ def test_split_without_samples_has_empty_columns(folder):
 
 
 def test_snapshot_without_failures_or_splits(folder):
-    snapshot = dataclasses.replace(a_snapshot(), failures=(), classes=(), parent=None)
+    snapshot = dataclasses.replace(a_snapshot(), failures=(), classes=(), parent=None, parent_digest=None)
 
     assert everything(decode(folder, store(folder, snapshot))) == everything(snapshot)
 

@@ -1,0 +1,141 @@
+"""Each line that a build says of a folder that is not quite what one expects."""
+
+import numpy as np
+import pytest
+
+from preprocess import environment
+from preprocess.departures import departures
+from preprocess.recipe import Recipe
+from preprocess.scan import STAT, Scan, SplitScan, Tally
+
+
+@pytest.fixture(autouse=True)
+def _sound_installation(monkeypatch):
+    monkeypatch.setattr(environment, "doubts", list)
+
+
+def split(name, class_names, counts):
+    """A scanned split with so many images of each class; flat where `class_names` is None."""
+    index = np.repeat(np.arange(len(counts)), counts) if class_names is not None else np.full(sum(counts), -1)
+    paths = [f"{name}/{i}.jpg" for i in range(sum(counts))]
+    return SplitScan(name, name, paths, class_names, index.astype(np.int64), np.zeros(len(paths), STAT))
+
+
+def scan_of(*splits, **fields):
+    values = {
+        "hidden": Tally(),
+        "other": Tally(),
+        "loose": Tally(),
+        "loops": [],
+        "unreadable": {},
+        "unused_folders": [],
+    }
+    return Scan({s.name: s for s in splits}, 0, **(values | fields))
+
+
+def tally(*names):
+    result = Tally()
+    for name in names:
+        result.add(name)
+    return result
+
+
+TRAIN = split("train", ["cat", "dog"], [2, 3])
+CLASSES = ["cat", "dog"]
+
+
+def said(found, classes=CLASSES, former=(), recipe=None):
+    return departures(recipe or Recipe(), found, classes, former)
+
+
+def test_a_folder_as_expected_is_not_worth_a_word():
+    assert said(scan_of(TRAIN)) == []
+    assert said(scan_of(TRAIN), former=CLASSES) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "line"),
+    [
+        ("hidden", "2 hidden files and folders were skipped (a/.x, .git)"),
+        ("other", "2 files were skipped: no image's extension, or no regular file (a/.x, .git)"),
+        ("loose", "2 images lie beside the class folders and were skipped (a/.x, .git)"),
+    ],
+)
+def test_what_was_passed_over(field, line):
+    assert said(scan_of(TRAIN, **{field: tally("a/.x", ".git")})) == [line]
+
+
+def test_of_many_only_a_few_are_named():
+    found = scan_of(TRAIN, other=tally(*(f"{i}.txt" for i in range(1234))))
+    assert said(found) == [
+        "1,234 files were skipped: no image's extension, or no regular file (0.txt, 1.txt, 2.txt, …)"
+    ]
+
+
+def test_loops():
+    assert said(scan_of(TRAIN, loops=["a/up", "b/up"])) == [
+        f"symbolic link {name!r} leads back to a folder above it and was not followed" for name in ("a/up", "b/up")
+    ]
+
+
+def test_folders_that_no_split_has():
+    assert said(scan_of(TRAIN, unused_folders=["extra", "test"])) == [
+        "no split of the recipe has the folders 'extra', 'test' of SOURCE; add them under 'splits' to include them"
+    ]
+
+
+def test_a_flat_folder():
+    assert said(scan_of(TRAIN, split("test", None, [3]))) == ["split 'test' is a flat folder: its images have label -1"]
+    assert said(scan_of(TRAIN, split("test", None, [0]))) == []
+
+
+def test_classes_without_images_are_named_for_each_split():
+    found = scan_of(split("train", ["cat", "dog"], [2, 0]), split("val", ["dog"], [1]))
+    assert said(found) == [
+        "split 'train' has no image of 1 of 2 classes ('dog')",
+        "split 'val' has no image of 1 of 2 classes ('cat')",
+    ]
+
+
+def test_of_many_classes_five_are_named():
+    names = [f"{i:03d}" for i in range(100)]
+    (line,) = said(scan_of(split("train", names, [0] * 99 + [1])), classes=names)
+    assert line == "split 'train' has no image of 99 of 100 classes ('000', '001', '002', '003', '004', …)"
+
+
+def test_classes_of_the_recipe_without_a_folder():
+    recipe = Recipe(classes=["zebra", "cat"])
+    assert said(scan_of(TRAIN), classes=["zebra", "cat", "dog"], recipe=recipe) == [
+        "split 'train' has no image of 1 of 3 classes ('zebra')",
+        "classes: 'zebra' of the recipe have no folder; their ids stay reserved",
+    ]
+
+
+def test_shifted_ids():
+    found = scan_of(split("train", ["ant", "cat", "dog"], [1, 1, 1]))
+    assert said(found, classes=["ant", "cat", "dog"], former=CLASSES) == [
+        "class ids shift: 'cat' 0 -> 1, 'dog' 1 -> 2; list 'classes' in the recipe to pin them"
+    ]
+
+
+def test_classes_at_the_end_shift_nothing():
+    found = scan_of(split("train", ["cat", "dog", "eel"], [1, 1, 1]))
+    assert said(found, classes=["cat", "dog", "eel"], former=CLASSES) == []
+    assert said(scan_of(split("train", ["cat"], [1])), classes=["cat"], former=CLASSES) == []
+
+
+def test_of_many_shifted_ids_ten_are_shown():
+    names = [f"{i:03d}" for i in range(50)]
+    (line,) = said(scan_of(split("train", ["!", *names], [1] * 51)), classes=["!", *names], former=names)
+    assert line.startswith("class ids shift: '000' 0 -> 1, '001' 1 -> 2, ")
+    assert "'009' 9 -> 10 and 40 more; list 'classes'" in line
+    assert "'010'" not in line
+
+
+def test_notes_of_the_recipe_come_first_and_doubts_last(monkeypatch):
+    monkeypatch.setattr(environment, "doubts", lambda: ["two wheels"])
+    recipe = Recipe.from_dict({"splits": {"train": {"transforms": ["Blur", "ToTensorV2"]}}})
+    lines = said(scan_of(TRAIN, loops=["a/up"]), recipe=recipe)
+    assert lines[0] == "splits.train.transforms[1].ToTensorV2 was taken out; the loader gives tensors"
+    assert "a/up" in lines[1]
+    assert lines[2:] == ["two wheels"]
