@@ -8,7 +8,8 @@ cache/
         zarr.json                  float16 | uint8 (slot, channel, y, x), sharding_indexed, S slots a shard
         c.<shard>.0.0.0            chunks of one slot, each followed by its CRC32C; the index at the end
   snapshots/                       group
-    <000001>/                      group; attributes: recipe, parent (and its digest), created, seconds, classes, files, tensors
+    <000001>/                      group; attributes: recipe, parent, parent_digest, created, seconds, classes,
+                                     files (digests), tensors (digests)
       failures/                    JSON lines, as bytes
       <split>/                     group; attributes: tensors_id, mean, std, scanned_ns, decoders
         slot/ checksum/ … inode/   one array each, one chunk each, raw bytes followed by their CRC32C

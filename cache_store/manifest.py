@@ -173,7 +173,7 @@ def decode(folder: Path, digest: str | None) -> Snapshot:
         return Snapshot(
             name=folder.name,
             parent=attributes["parent"],
-            parent_digest=attributes["parent_digest"],
+            parent_digest=attributes.get("parent_digest"),
             created=str(attributes["created"]),
             seconds=float(attributes["seconds"]),
             recipe=attributes["recipe"],

@@ -279,6 +279,18 @@ class TensorReader:
             return self._maps[shard]
         except KeyError:
             pass
+        self._maps[shard] = self.map_shard(shard)
+        while len(self._maps) > self._max_maps:
+            self._maps.popitem(last=False)
+        return self._maps[shard]
+
+    def map_shard(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        """A whole shard file, uint8 (bytes,), mapped while a view of it lives; where each chunk starts, -1: nowhere.
+
+        Raises
+        ------
+        IntegrityError : missing, cut, or with a wrong index
+        """
         path = layout.shard_file(self._cache, self.tensors_id, shard)
         where = f"shard {shard} of tensors {self.tensors_id[:8]} ({str(path)!r})"
         try:
@@ -286,11 +298,7 @@ class TensorReader:
         except OSError as error:
             raise read_error(where, path, error) from error
         tail = data[max(len(data) - index_bytes(self.slots), 0) :]
-        offsets = read_index(tail.tobytes(), len(data), self.slots, self.chunk_bytes, where)
-        self._maps[shard] = data, offsets
-        while len(self._maps) > self._max_maps:
-            self._maps.popitem(last=False)
-        return data, offsets
+        return data, read_index(tail.tobytes(), len(data), self.slots, self.chunk_bytes, where)
 
 
 def metadata_digests(group: bytes, image: bytes) -> dict[str, str]:

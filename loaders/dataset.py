@@ -1,24 +1,40 @@
 """CachedDataset: index -> (tensor, label), out of mapped shards."""
 
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from cache_store import layout
-from cache_store.errors import NotFoundError, UsageError
-from cache_store.normalise import normalisation_table, normalise
+from cache_store.errors import IntegrityError, NotFoundError, UsageError
+from cache_store.normalise import normalisation_table
 from cache_store.reader import Cache, open_cache
+from loaders.collate import GatheredBatch
+from loaders.convert import normalise_batch
+from loaders.gather import Gatherer
+from loaders.memory import as_array, batch_memory, pooled
+
+_Memory = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
 
 _NOT_SET = -1
 _DTYPES = (torch.float16, torch.float32, torch.bfloat16)
+_TORCH_TYPES = {"float16": torch.float16, "uint8": torch.uint8}
+
+
+def _plain_memory(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """For a single image: neither a pooled buffer nor shared memory is worth it."""
+    return torch.empty(shape, dtype=dtype)
 
 
 class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
     """One split of a cache as a map-style dataset.
+
+    `DataLoader(dataset, batch_size=256, shuffle=True)` gets whole batches, copied once out of the mapped shards into
+    memory that is used again; worker processes would only add a second copy.
 
     Every process maps the cache for itself when it first needs it; a pickled dataset carries the name of its snapshot,
     so that all workers see the same one whatever is built meanwhile.
@@ -63,10 +79,11 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
     ) -> None:
         self._path = os.path.abspath(os.fspath(cache))
         self._split = split
-        self._dtype = dtype
+        self._dtype = dtype or torch.float16
         self.transform, self.target_transform = transform, target_transform
         opened = open_cache(self._path, snapshot)
         self._cache: Cache | None = opened
+        self._gatherer: Gatherer | None = None
         self.snapshot_id = opened.snapshot.name
         table = opened.split(split)
         self.variants = table.variants
@@ -83,7 +100,8 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
             normalisation_table(table.mean, table.std) if stored == np.uint8 and dtype != torch.uint8 else None
         )
         self._fixed_variant = variant
-        self._epoch = torch.full((1,), _NOT_SET, dtype=torch.int64).share_memory_()  # workers see it change
+        # Shared, so that workers that are there already see it change: the epoch, and whether a worker has warned.
+        self._shared = torch.tensor([_NOT_SET, 0]).share_memory_()
         self._length = len(table)
         self.mean, self.std = list(table.mean), list(table.std)
         self.classes = list(opened.snapshot.classes)
@@ -99,35 +117,90 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         ------
         IndexError : beyond the last sample
         """
-        number = int(index)
-        if not -self._length <= number < self._length:
-            raise IndexError(f"sample {number} of {self._length}")
-        number %= self._length
+        images, labels = self._batch([index], _plain_memory)
+        return self._transformed(images[0], int(labels[0]))
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
+        """A whole batch, as `DataLoader` asks for it: gathered at once, and collated for nothing.
+
+        Raises
+        ------
+        IndexError : beyond the last sample
+        """
+        images, labels = self._batch(indices, batch_memory)
+        if self.transform is None and self.target_transform is None:
+            self._advise()
+            return GatheredBatch(images, labels)
+        return [self._transformed(image, label) for image, label in zip(images, labels.tolist(), strict=True)]
+
+    def _batch(self, indices: Sequence[int], memory: _Memory) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (n, C, H, W) in memory of their own, and labels (n,)."""
+        numbers = np.asarray(indices, np.int64).reshape(-1)
+        wrong = numbers[(numbers < -self._length) | (numbers >= self._length)]
+        if len(wrong):
+            raise IndexError(f"sample {wrong[0]} of {self._length}")
+        numbers[numbers < 0] += self._length
         opened = self._opened()
-        stored = opened.image(self._split, number, self._variant())
-        image = torch.from_numpy(np.array(stored) if self._table is None else normalise(stored, self._table))
-        if self._dtype is not None:
-            image = image.to(self._dtype)
-        label = int(opened.split(self._split)["label"][number])
+        table, reader = opened.split(self._split), opened.tensors(self._split)
+        variants = self._variants(len(numbers))
+        if self._gatherer is None:
+            self._gatherer = Gatherer(reader, int(table["slot"].max(initial=-1)) + 1)
+        shape = (len(numbers), *reader.shape)
+        images = memory(shape, self._dtype)
+        is_stored_type = str(self._dtype).removeprefix("torch.") == reader.dtype.name
+        stored = as_array(images if is_stored_type else pooled(shape, _TORCH_TYPES[reader.dtype.name]))
+        try:
+            self._gatherer.gather(table["slot"][numbers, variants], stored)
+        except IntegrityError:
+            for number, variant in zip(numbers.tolist(), variants.tolist(), strict=True):
+                opened.image(self._split, number, variant)  # says which sample it is
+            raise
+        if not is_stored_type:
+            self._convert(stored, images)
+        return images, torch.from_numpy(table["label"][numbers])
+
+    def _convert(self, stored: np.ndarray, images: torch.Tensor) -> None:
+        """Stored values into `images`: 8-bit ones through the table, then to the dataset's type."""
+        if self._table is None:
+            images.copy_(torch.from_numpy(stored).view(torch.float16))
+            return
+        halves = images if self._dtype == torch.float16 else pooled(tuple(images.shape), torch.float16)
+        normalise_batch(stored, self._table, as_array(halves).view(np.float16))
+        if halves is not images:
+            images.copy_(halves)
+
+    def _transformed(self, image: torch.Tensor, label: int) -> tuple[Any, Any]:
         return (
             image if self.transform is None else self.transform(image),
             label if self.target_transform is None else self.target_transform(label),
         )
 
+    def _advise(self) -> None:
+        """Say once a run, not once a worker, that worker processes cost speed here."""
+        if get_worker_info() is not None and not self._shared[1]:
+            self._shared[1] = 1
+            warnings.warn(
+                "CachedDataset is faster without worker processes: batches are copied straight out of the mapped "
+                "cache, and workers copy them a second time; use num_workers=0",
+                stacklevel=2,
+            )
+
     def set_epoch(self, epoch: int) -> None:
         """From now on variant `epoch` mod K, in this process and in every worker that has the dataset already."""
         if epoch < 0:
             raise UsageError(f"epoch: 0 or more expected, found {epoch}")
-        self._epoch[0] = epoch
+        self._shared[0] = epoch
 
-    def _variant(self) -> int:
-        """The fixed one; else that of the epoch; else drawn from torch's generator of this process."""
+    def _variants(self, count: int) -> np.ndarray:
+        """For each sample the fixed variant; else that of the epoch; else one drawn from torch's generator."""
         if self._fixed_variant is not None:
-            return self._fixed_variant
+            return np.full(count, self._fixed_variant, np.int64)
         if self.variants == 1:
-            return 0
-        epoch = int(self._epoch[0])
-        return epoch % self.variants if epoch != _NOT_SET else int(torch.randint(self.variants, ()))
+            return np.zeros(count, np.int64)
+        epoch = int(self._shared[0])
+        if epoch == _NOT_SET:
+            return torch.randint(self.variants, (count,)).numpy()
+        return np.full(count, epoch % self.variants, np.int64)
 
     @property
     def targets(self) -> list[int]:
@@ -153,7 +226,7 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         """Give up the hold on the snapshot; the next access takes it again."""
         if self._cache is not None:
             self._cache.close()
-            self._cache = None
+            self._cache = self._gatherer = None
 
     def __enter__(self) -> "CachedDataset":
         return self
@@ -162,4 +235,4 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_cache": None}
+        return self.__dict__ | {"_cache": None, "_gatherer": None}

@@ -90,6 +90,8 @@ def test_every_command_has_help(decant, command):
         (["build", "photos", "b", "--set", "size"], "KEY=VALUE expected"),
         (["build", "photos", "b", "--max-failures", "few"], "max_failures: a number like 100 or a share like 1%"),
         (["build", "photos", "photos/cat"], "lies inside SOURCE"),
+        (["build", "~nobody-by-this-name/photos", "b"], "'~nobody-by-this-name/photos' does not exist"),
+        (["build", "n" * 300, "b"], "cannot be listed: File name too long"),
         (["build", "photos", "recipe.yaml"], "is a file"),
         (["build", "photos", "photos"], "lies inside SOURCE"),
     ],

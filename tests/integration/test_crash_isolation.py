@@ -183,7 +183,7 @@ def test_workers_that_hang_at_their_start_end_the_build(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path / "modules")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
-    monkeypatch.setattr("preprocess.pipeline._START_S", 2, raising=False)
+    monkeypatch.setattr("preprocess.pipeline._START_S", 0.5)
 
     def give_up(*_):
         raise TimeoutError("the build waits for ever")

@@ -11,6 +11,7 @@ import pytest
 from cache_store import durable
 from cache_store.errors import NotFoundError, StorageError
 from cache_store.reader import open_cache
+from loaders import CachedDataset
 from preprocess.builder import build
 from tests.helpers import TINY, image_folder
 from tests.integration.checks import SHARDS_OF_FOUR, assert_as_rendered, contents
@@ -91,7 +92,7 @@ def test_a_disk_that_is_full_at_any_moment_of_a_commit(tmp_path, photos, monkeyp
         return writev(fd, parts)
 
     monkeypatch.setattr(durable.os, "writev", sometimes_full)
-    for full_from in (1, 2, 3, 7, 15, 25, 33, 34, 35, 36, 37, 38):
+    for full_from in (1, 9, 17, 25, 33, 35, 37, 41):
         calls.clear()
         error = refusal(photos, cache)
         if error is None:
@@ -131,6 +132,34 @@ def test_a_flush_that_fails_commits_nothing_and_the_shard_is_written_anew(tmp_pa
 
     assert report.rendered == 4
     assert_as_rendered(cache, photos)
+
+
+def test_a_cache_on_a_disk_that_is_mounted_read_only(photos, small_disk, decant):
+    """It can be read and trained from; a build says why it cannot go on."""
+    cache = small_disk / "cache"
+    build(photos, cache, TINY, workers=1)
+    before = contents(cache)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+
+    refused = decant("build", photos, cache, "--workers", 1, code=7)
+    fresh = decant("build", photos, small_disk / "other", "--workers", 1, code=7)
+
+    assert "the file system is mounted read-only" in refused.stderr
+    assert "the file system is mounted read-only" in fresh.stderr
+    assert contents(cache) == before
+    with CachedDataset(cache) as dataset:
+        assert dataset[15][1] == 1
+    assert build(photos, cache, workers=1, dry_run=True).rendered == 0
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "file/cache"])
+def test_a_cache_where_no_folder_can_be(tmp_path, photos, name, decant):
+    (tmp_path / "file").touch()
+
+    finished = decant("build", photos, tmp_path / name, "--workers", 1, code=7)
+
+    assert finished.stderr.startswith("decant: cannot ")
+    assert len(finished.stderr.splitlines()) == 1
 
 
 def test_a_limit_on_the_size_of_files(tmp_path, photos, decant):

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import sys
 import zlib
 
 import pytest
@@ -209,6 +210,31 @@ def test_a_failed_file_of_an_odd_name_is_listed_under_it(tmp_path):
     assert report.failures[0]["path"] == name_to_text(odd)
     with CachedDataset(tmp_path / "cache") as dataset:
         assert dataset.failures[0]["path"] == odd
+
+
+def test_files_that_cannot_be_opened_are_listed_and_tried_again(tmp_path, monkeypatch):
+    """By the workers of a first build, and by the threads that hash in a later one."""
+    monkeypatch.setattr(os, "open", os.open)  # `tests.unreadable` replaces it in this process, too
+    monkeypatch.delitem(sys.modules, "tests.unreadable", raising=False)
+    photos, cache = image_folder(tmp_path / "photos", count=2), tmp_path / "cache"
+    for number, name in enumerate(("EACCES", "EIO", "ESTALE")):
+        write_image(photos / "cat" / f"{name}.png", 60 + number)
+    expected = {
+        "cat/EACCES.png": ("read", "Permission denied"),
+        "cat/EIO.png": ("read", "Input/output error"),
+        "cat/ESTALE.png": ("read", "Stale file handle"),
+    }
+
+    first = build(photos, cache, TINY, workers=1, decoder="tests.unreadable:decode")
+    assert failures(cache) == expected
+    second = build(photos, cache, workers=1, decoder="tests.unreadable:decode")
+    assert failures(cache) == expected
+    monkeypatch.undo()
+    third = build(photos, cache, workers=1)
+
+    assert (first.samples, second.up_to_date) == ({"train": 4}, True)
+    assert (third.samples, third.rendered, third.failures) == ({"train": 7}, 3, [])
+    assert_as_rendered(cache, photos)
 
 
 def test_a_folder_that_cannot_be_listed_is_a_failure_of_its_own(tmp_path, monkeypatch):

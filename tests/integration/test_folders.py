@@ -200,6 +200,27 @@ def test_a_cache_can_be_moved_and_copied_whole(tmp_path, photos, cache):
     assert build(photos, tmp_path / "second", workers=1).up_to_date
 
 
+@pytest.mark.parametrize("source", [".", "./", "../photos/", "../photos/cat/.."])
+def test_relative_ways_to_write_the_source(tmp_path, photos, monkeypatch, source):
+    shutil.copytree(photos, tmp_path / "photos")
+    monkeypatch.chdir(tmp_path / "photos")
+
+    build(source, "../cache", TINY, workers=1)
+
+    assert paths(tmp_path / "cache") == ["cat/000.png", "cat/001.png", "dog/000.png", "dog/001.png"]
+    with pytest.raises(REFUSED, match="lies inside SOURCE"):
+        build(source, "cache", TINY, workers=1)
+
+
+def test_a_source_that_is_a_symbolic_link(tmp_path, photos):
+    (tmp_path / "link").symlink_to(photos)
+
+    build(tmp_path / "link", tmp_path / "cache", TINY, workers=1)
+
+    assert_as_rendered(tmp_path / "cache", photos)
+    assert build(photos, tmp_path / "cache", workers=1).up_to_date
+
+
 def test_a_relative_cache_is_found_after_a_change_of_folder(tmp_path, cache, monkeypatch):
     monkeypatch.chdir(cache.parent)
     dataset = CachedDataset("cache")

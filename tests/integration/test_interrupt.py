@@ -132,6 +132,21 @@ def test_stopped_while_it_normalises_and_then_the_photos_change(tmp_path, notes)
     assert_as_rendered(cache, photos)
 
 
+def test_stopped_and_then_another_type_is_asked_for(tmp_path, notes, photos):
+    """Normalisation and type come last: what was rendered for one serves the other."""
+    halves, staged = tmp_path / "halves", tmp_path / "bytes"
+    interrupted(photos, halves, stop_at("normalise", 12))
+    interrupted(photos, staged, stop_at("normalise"))
+
+    as_bytes = build(photos, halves, TINY | {"dtype": "uint8"}, workers=1, decoder=NOTING)
+    fixed = build(photos, staged, TINY | {"normalize": "imagenet"}, workers=1, decoder=NOTING)
+
+    assert (as_bytes.rendered, fixed.rendered) == (0, 0)
+    assert decoded() == 2 * IMAGES
+    assert_as_rendered(halves, photos)
+    assert_as_rendered(staged, photos)
+
+
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_stopped_between_adopting_and_publishing(tmp_path, notes, photos, uninterrupted, monkeypatch, where):
     """The shards lie in the array already; or the tables are written, but the pointer is not."""

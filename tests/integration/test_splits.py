@@ -168,6 +168,23 @@ def test_an_image_that_moves_between_splits_of_equal_rendering_is_not_rendered_a
     assert_as_rendered(tmp_path / "cache", tmp_path / "photos")
 
 
+def test_an_equal_file_in_splits_of_different_k(tmp_path):
+    """Whichever split's job comes first, the one with more variants gets them all."""
+    photos, cache = tmp_path / "photos", tmp_path / "cache"
+    image_folder(photos / "train", count=2)
+    image_folder(photos / "val", count=2)  # the very same files
+    flip = [*TRANSFORMS, {"HorizontalFlip": {"p": 0.5}}]
+
+    report = build(
+        *(photos, cache),
+        recipe(val={"folder": "val", "transforms": flip}, train={"folder": "train", "variants": 3, "transforms": flip}),
+        workers=2,
+    )
+
+    assert report.rendered == 12
+    assert_as_rendered(cache, photos)
+
+
 def test_a_split_without_a_single_image_is_kept_as_an_empty_one(tmp_path):
     image_folder(tmp_path / "photos" / "train", count=2)
     (tmp_path / "photos" / "val" / "cat").mkdir(parents=True)
