@@ -69,11 +69,9 @@ def committed_rows(table: SplitTable) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _keys(digests: np.ndarray) -> np.ndarray:
-    """Digests as one sortable item each. The bytes of a numpy string are compared like memcmp, but lose trailing
-    zeros; a mark behind the digest keeps them."""
-    marked = np.ones((len(digests), DIGEST_BYTES + 1), np.uint8)
-    marked[:, :DIGEST_BYTES] = digests
-    return marked.reshape(-1).view(f"S{DIGEST_BYTES + 1}")
+    """Digests as one sortable item each. numpy compares its strings like memcmp and without their trailing zeros, which
+    tells strings apart all the same where they are equally long."""
+    return np.ascontiguousarray(digests).view(f"S{DIGEST_BYTES}").reshape(-1)
 
 
 def _unique(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -321,6 +321,20 @@ class Recipe(_Part):
             for name, split in (self.splits or {}).items()
         )
 
+    def reopened(self) -> "Recipe":
+        """A recipe that a snapshot keeps, as its user may have written it: what defaults filled in is open again.
+
+        Another size, say, then fills it in anew, and new split folders join a recipe that named none.
+        """
+        if self.is_default():
+            return self.without_splits()
+        default = self.default_split()
+        splits = {name: _plain_split(split) for name, split in self.named_splits.items()}
+        for values in splits.values():
+            if values["transforms"] == default:
+                values["transforms"] = None
+        return self._with(splits=splits)
+
     def without_splits(self) -> "Recipe":
         """The same recipe for every split that is found."""
         return self._with(splits=None)

@@ -26,15 +26,15 @@ def in_order_of_work(names):
     return sorted(names, key=lambda name: zlib.crc32(name.encode()))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
-    ("places", "action", "reason"),
+    ("places", "action", "reason", "workers"),
     [
-        ([0], "SEGV", "killed by SIGSEGV"),
-        ([-1], "EXIT", "ended with exit code 3"),
-        ([1, 2], "SEGV", "killed by SIGSEGV"),
+        ([0], "SEGV", "killed by SIGSEGV", 1),
+        ([-1], "EXIT", "ended with exit code 3", 2),
+        ([1, 2], "SEGV", "killed by SIGSEGV", 1),
+        ([0, -1], "EXIT", "ended with exit code 3", 2),
     ],
-    ids=["first", "last", "two"],
+    ids=["first", "last", "two, one worker", "two, two workers"],
 )
 def test_only_the_image_that_kills_its_worker_is_lost(tmp_path, notes, workers, places, action, reason):
     image_folder(tmp_path / "photos")

@@ -137,7 +137,7 @@ def test_a_flush_that_fails_commits_nothing_and_the_shard_is_written_anew(tmp_pa
 def test_a_cache_on_a_disk_that_is_mounted_read_only(photos, small_disk, decant):
     """It can be read and trained from; a build says why it cannot go on."""
     cache = small_disk / "cache"
-    build(photos, cache, TINY, workers=1)
+    build(photos, cache, TINY, workers=1, shard_mib=SHARDS_OF_FOUR)
     before = contents(cache)
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
 

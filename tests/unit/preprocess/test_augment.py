@@ -219,6 +219,34 @@ def test_the_canonical_form_runs_as_the_object_that_it_came_from(name):
     assert tried
 
 
+MEMBERS = [A.HorizontalFlip(p=0.7), A.Rotate(p=0.5), A.ColorJitter(p=0.8), A.Transpose(p=0.3)]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        A.OneOf(MEMBERS, p=0.8),
+        A.SomeOf(MEMBERS, n=2),
+        A.SomeOf(MEMBERS, n=3, replace=True, p=0.9),
+        A.RandomOrder(MEMBERS, n=3),
+        A.Sequential(MEMBERS, p=0.5),
+        A.Compose(MEMBERS, p=0.5),
+        A.Sequential([A.OneOf([A.Compose(MEMBERS[:2]), A.SomeOf(MEMBERS[2:], n=2)], p=1), A.Blur()], p=1),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+def test_so_do_compositions(item):
+    image, compose = picture(5, 40, 40), A.Compose([item])
+    pipeline = Pipeline(canonical(item))
+    outs = set()
+    for state in range(40):
+        compose.set_random_state(np.random.default_rng(state), random.Random(state))
+        expected = compose(image=image)["image"]
+        np.testing.assert_array_equal(pipeline(image, state), expected)
+        outs.add(expected.tobytes())
+    assert len(outs) > 3
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_one_and_one_point_nought_are_one_identity(name):
     required = REQUIRED.get(name, {})

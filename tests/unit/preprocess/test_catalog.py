@@ -47,7 +47,7 @@ def test_more_and_fewer_variants_than_exist():
 
 
 def test_digests_that_differ_in_trailing_zeros_only_are_told_apart():
-    """numpy strings drop trailing zeros: b'a' and b'a\\0' would be one key."""
+    """The keys are numpy's strings, which drop trailing zeros."""
     values = [bytes(16), name(1), name(1, 0, 1), b"\0" * 15 + b"\1", name(0, 1), b"\0" * 14 + b"\1\0"]
     catalog = Catalog(1, [rows(*((value, 0) for value in values), channels=1)])
     assert catalog.find(digests(*values), 1)[:, 0].tolist() == list(range(len(values)))

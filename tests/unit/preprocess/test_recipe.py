@@ -387,6 +387,20 @@ def test_is_default_means_that_nothing_of_the_splits_would_be_lost(splits, defau
     assert Recipe.from_dict({"splits": splits}).is_default() is default
 
 
+def test_reopened_a_spelled_out_recipe_takes_another_size():
+    found = [("train", "."), ("val", "val")]
+    crop = [{"Resize": {"height": 96, "width": 96}}]
+    written = Recipe.from_dict({"size": 96, "splits": {"train": {"variants": 2}, "val": {"transforms": crop}}})
+    kept = Recipe.from_dict(written.with_splits(found).canonical())
+    reopened = kept.reopened()
+    assert reopened.with_splits([]) == kept
+    changed = Recipe.from_dict(with_overrides(reopened.canonical(), ["size=64"])).with_splits([])
+    assert changed.named_splits["train"].transforms == changed.default_split() != kept.default_split()
+    assert changed.named_splits["train"].variants == 2
+    assert changed.named_splits["val"].transforms == kept.named_splits["val"].transforms
+    assert Recipe(size=96).with_splits([("train", ".")]).reopened() == Recipe(size=96)
+
+
 def test_folders_have_one_spelling():
     spellings = ["photos/a", "photos//a/", "./photos/a"]
     assert len({Recipe.from_dict({"splits": {"train": {"folder": text}}}) for text in spellings}) == 1
