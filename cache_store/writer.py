@@ -4,6 +4,7 @@ Order of a commit: the shards' bytes, their numbers, their places, the tables, a
 `zarr.json`. Whatever happens before the pointer leaves the former snapshot as it was.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -64,24 +65,31 @@ class TensorsSpec:
         return np.dtype("u1" if self.mean is None else "<f2")
 
 
-def claim_folder(cache: Path) -> None:
-    """Make sure that `cache` is a cache, or may become one, and that its lock can be taken.
+def refuse_foreign(cache: Path) -> None:
+    """Make sure that `cache` is a cache, or may become one; writes nothing.
 
     Raises
     ------
     UsageError : the path is a file, or a folder with something else in it
     StorageError : the system refused
     """
-    if not is_ours(cache):
-        with durable.translated("read", cache):
-            if cache.exists() and not cache.is_dir():
-                raise UsageError(f"CACHE {str(cache)!r} is a file; name a folder that is new, empty, or a cache")
-            foreign = _foreign_entries(cache) if cache.exists() else []
-        if foreign:
-            raise UsageError(
-                f"CACHE {str(cache)!r} is not a decant cache and not empty (it holds {foreign[0]!r}); "
-                "nothing was touched; name a new folder"
-            )
+    if is_ours(cache):
+        return
+    with durable.translated("read", cache):
+        if cache.exists() and not cache.is_dir():
+            raise UsageError(f"CACHE {str(cache)!r} is a file; name a folder that is new, empty, or a cache")
+        foreign = _foreign_entries(cache) if cache.exists() else []
+    if foreign:
+        raise UsageError(
+            f"CACHE {str(cache)!r} is not a decant cache and not empty (it holds {foreign[0]!r}); "
+            "nothing was touched; name a new folder"
+        )
+
+
+def claim_folder(cache: Path) -> None:
+    """Make the folder of a cache that may be one (`refuse_foreign`), as far as its lock needs it."""
+    refuse_foreign(cache)
+    if not cache.exists():
         _make_dirs(cache)
     durable.make_dir(layout.pending_dir(cache))
 
@@ -349,12 +357,16 @@ def clear_pending(folders: Iterable[Path]) -> None:
 
 
 def leave_source_hint(cache: Path, source: Path) -> None:
-    """Note where SOURCE lies relative to the cache, so that commands can find it; a hint, not flushed."""
+    """Note where SOURCE lies relative to the cache, so that commands can find it.
+
+    Not flushed, and no matter if it fails: the snapshot is published already.
+    """
     relative = os.fsencode(os.path.relpath(source.resolve(), cache.resolve()))
     scratch = layout.pending_dir(cache) / (layout.source_hint(cache).name + ".part")
-    durable.remove_file(scratch)
-    durable.write_file(scratch, relative)
-    durable.rename(scratch, layout.source_hint(cache))
+    with contextlib.suppress(StorageError):
+        durable.remove_file(scratch)
+        durable.write_file(scratch, relative)
+        durable.rename(scratch, layout.source_hint(cache))
 
 
 def _write_root(cache: Path, root: Root) -> None:

@@ -352,7 +352,8 @@ def _canonical(cls: Any, args: dict[str, Any], place: str) -> dict[str, Any]:
                 f"{place}.{key}: {given}, which Albumentations itself reads back as {again.get(key)!r}; "
                 "write a range from low to high, or a positive limit"
             )
-    return {cls.__name__: state}
+    # Equal, but Affine's default of 0 pixels is read back as 0.0, which is other JSON. What is read back stays.
+    return {cls.__name__: again}
 
 
 def _build(cls: Any, args: dict[str, Any], place: str) -> Any:
@@ -388,17 +389,16 @@ def plainly(message: str) -> str:
 
 
 def _state_of(item: Any, place: str) -> dict[str, Any]:
+    """The arguments that an object was made with."""
     try:
         state: dict[str, Any] = item.to_dict_private()
     except NotImplementedError as error:
         raise RecipeError(f"{place}: cannot be serialised ({error})") from None
-    dropped = {"__class_fullname__", "bbox_params", "keypoint_params", "additional_targets", "is_check_shapes"}
-    state = {key: value for key, value in state.items() if key not in dropped}
+    # RGBShift, PadIfNeeded and others list arguments of their base classes, too, which they do not take themselves.
+    state = {key: value for key, value in state.items() if key in _arguments_of(type(item))}
     if "transforms" in state:
         state["p"] = float(state["p"])  # 1 and 1.0 are one identity; transforms see to it themselves
-        state["transforms"] = [
-            {type(member).__name__: _state_of(member, place)} for member in getattr(item, "transforms", [])
-        ]
+        state["transforms"] = [{type(member).__name__: _state_of(member, place)} for member in item.transforms]
     return state
 
 
@@ -415,7 +415,9 @@ def _plain(value: Any, place: str) -> Any:
     if isinstance(value, float):
         if not np.isfinite(value):
             raise RecipeError(f"{place}: {value} is not a finite number")
-        return value
+        return (
+            value + 0.0
+        )  # -0.0, which the library makes of a limit of 0, becomes 0.0: they are equal, their JSON is not
     if isinstance(value, Mapping):
         return {str(key): _plain(item, place) for key, item in value.items()}
     if isinstance(value, (set, frozenset)):

@@ -53,6 +53,7 @@ class _Settings:
     workers: int
     budget: FailureBudget
     allow_shrink: bool
+    recipe_given: bool
     shard_mib: float
     stall_s: float
     decoder: str
@@ -113,12 +114,13 @@ def build(
     WorkerError : worker processes cannot be started
     """
     timer = Timer()
-    source_path, cache_path = Path(source).expanduser(), Path(cache).expanduser()
+    source_path, cache_path = Path(os.path.expanduser(source)), Path(os.path.expanduser(cache))
     _check_arguments(source_path, cache_path, device, limit, shard_mib, workers)
     settings = _Settings(
         workers or _processors(),
         FailureBudget(max_failures),
         allow_shrink,
+        recipe is not None,
         shard_mib,
         stall_s,
         decoder,
@@ -126,6 +128,7 @@ def build(
     )
     options = PlanOptions(decoder, stats, limit, rerender, retry_failed, checksum)
     settled = list(overrides)
+    writer.refuse_foreign(cache_path)
 
     def planned(previous: Cache | None) -> Plan:
         with timer.stage("plan"):
@@ -302,8 +305,10 @@ def _refuse_shrinking(plan: Plan, previous: Cache | None, splits: Splits, settin
     if previous is None or settings.allow_shrink:
         return
     for name, table in previous.splits.items():
+        if name not in splits and settings.recipe_given:
+            continue  # taken out of the recipe: meant
         now = len(splits.get(name, ()))
-        if name in splits and now * 2 < len(table):
+        if now * 2 < len(table):
             raise ShrinkRefused(
                 f"split {name!r} would shrink from {len(table):,} to {now:,} images; is SOURCE {str(plan.source)!r} "
                 "mounted and whole? Build with --allow-shrink if it is meant; nothing was committed"

@@ -273,7 +273,8 @@ def test_the_three_lines_of_python_run_as_printed(place, decant):
 @pytest.mark.parametrize("on_path", [False, True], ids=["in the folder", "on PYTHONPATH too"])
 def test_modules_of_the_user_by_our_names_break_nothing(place, decant, tmp_path, on_path):
     """A `loaders.py` or `preprocess.py` beside the user's script is to be expected."""
-    for name in ("loaders", "preprocess", "cache_store"):
+    others = () if on_path else ("cv2", "queue")
+    for name in ("loaders", "preprocess", "cache_store", *others):
         (tmp_path / f"{name}.py").write_text("raise ImportError('the module of the user')\n")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     if on_path:

@@ -105,6 +105,17 @@ def test_a_worker_killed_by_an_outsider_costs_no_image(tmp_path, notes, workers)
     assert_as_rendered(tmp_path / "cache", tmp_path / "photos")
 
 
+def test_an_outsider_costs_not_even_an_image_that_is_alone_in_its_job(tmp_path, notes):
+    """That it was alone proves nothing: the worker may have been at work before."""
+    image_folder(tmp_path / "photos", ("cat",), count=1)
+    spoil(tmp_path / "photos" / "cat" / "000.png", "KILL")
+
+    report = build(tmp_path / "photos", tmp_path / "cache", TINY, workers=1, decoder=EVIL)
+
+    assert (notes / "killed").exists()
+    assert (report.samples, report.failures) == ({"train": 1}, [])
+
+
 def test_files_equal_to_a_poisonous_one_are_each_listed(tmp_path, notes):
     """Across jobs too: with shards of four, ten files are three jobs."""
     image_folder(tmp_path / "photos")

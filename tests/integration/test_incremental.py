@@ -3,13 +3,15 @@
 import os
 import time
 
+import cv2
 import numpy as np
 import pytest
 
 from cache_store.reader import open_cache, snapshot_names
 from preprocess import RecipeError
 from preprocess.builder import build
-from tests.helpers import TINY, image_folder, write_image
+from preprocess.scan import stat_of
+from tests.helpers import TINY, image_folder, picture, write_image
 from tests.integration.checks import assert_as_rendered, contents, failures, paths
 
 RESIZE = {"Resize": {"height": 8, "width": 8}}
@@ -72,6 +74,24 @@ def test_an_edit_that_keeps_size_and_time(built):
     again(built)
     path.write_bytes(other.ljust(padded, b"\0"))
     os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+    assert again(built).rendered == 1
+
+
+def test_an_edit_that_no_time_stamp_tells(built, monkeypatch):
+    """A file system that keeps time stamps coarsely: files as new as the newest are read again, whatever they say."""
+
+    def coarse(found):
+        size, modified, changed, inode = stat_of(found)
+        return size, modified // 10**15 * 10**15, changed // 10**15 * 10**15, inode
+
+    monkeypatch.setattr("preprocess.scan.stat_of", coarse)
+    monkeypatch.setattr("preprocess.read.stat_of", coarse)
+    again(built)
+    path = built[0] / "cat" / "001.png"
+    size = path.stat().st_size
+    path.write_bytes(cv2.imencode(".png", picture(5, 8, 8))[1].tobytes().ljust(size, b"\0"))
+    assert path.stat().st_size == size
 
     assert again(built).rendered == 1
 
@@ -347,8 +367,6 @@ def test_statistics_that_cannot_be_meant_are_refused(tmp_path, given):
 
 
 def test_images_of_one_colour_have_a_deviation_of_one(tmp_path):
-    import cv2
-
     (tmp_path / "photos" / "cat").mkdir(parents=True)
     for i in range(3):
         pixels = np.full((10, 12 + i, 3), (10, 20, 30), np.uint8)

@@ -12,7 +12,7 @@ from cache_store.errors import LockedError
 from preprocess.builder import build
 from tests.helpers import TINY, image_folder
 from tests.integration.checks import assert_as_rendered
-from tests.integration.processes import decoded, slow_build, wait_until
+from tests.integration.processes import children, decoded, running, slow_build, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +37,11 @@ def test_the_second_builder_is_told_who_holds_the_cache_until_the_first_dies(tmp
         assert abs(time.mktime(time.strptime(found[3], "%Y-%m-%d %H:%M")) - time.time()) < 120
         assert "wait until it is done, or stop it" in second.stderr
         assert first.poll() is None
+        workers = children(first.pid)
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
+        assert len(workers) == 1
+        wait_until(lambda: not running(workers[0]), timeout_s=2)  # although it is busy for half a minute more
 
         report = build(photos, cache, TINY, workers=1)
 

@@ -200,3 +200,16 @@ def test_what_only_a_cache_knows_is_refused_without_one(built):
     recipe = Recipe.of(built.cache)
     with pytest.raises(ValueError, match="the recipe has no split 'tset'; there are: train, val"):
         recipe.render(built.source / built.files["val"][0], split="tset")
+
+
+def test_the_next_build_finds_its_own_tensors_whatever_the_library_writes_down(tmp_path):
+    """These transforms come back from their own description with other arguments, or numbers of another type."""
+    write_image(tmp_path / "photos" / "a" / "1.png", 0)
+    transforms = ["Affine", "RGBShift", "SafeRotate", {"RandomBrightnessContrast": {"brightness_limit": 0}}]
+    transforms += [{"PadIfNeeded": {"min_height": 40, "min_width": 40}}, {"Resize": {"height": 8, "width": 8}}]
+    recipe = {"size": 8, "splits": {"train": {"folder": ".", "transforms": transforms}}}
+    build(tmp_path / "photos", tmp_path / "cache", recipe, workers=1)
+    for again in (None, recipe):
+        report = build(tmp_path / "photos", tmp_path / "cache", again, workers=1)
+        assert report.up_to_date
+        assert report.rendered == 0

@@ -13,6 +13,7 @@ import albumentations as A
 import numpy as np
 import pytest
 
+from cache_store.canonical import canonical_json
 from preprocess import augment
 from preprocess.augment import Pipeline, nearest, prove_size, random_state, resolve
 from preprocess.errors import RecipeError
@@ -251,6 +252,16 @@ def test_so_do_compositions(item):
 def test_one_and_one_point_nought_are_one_identity(name):
     required = REQUIRED.get(name, {})
     assert repr(canonical({name: required | {"p": 1}})) == repr(canonical({name: required | {"p": 1.0}}))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_canonical_form_is_read_back_as_itself(name):
+    """Byte for byte: otherwise a cache would not find its own tensors at the next build."""
+    for change, item in objects_of(name):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            first = canonical(item)
+        assert canonical_json(canonical(*first)) == canonical_json(first), f"{name} with {change}"
 
 
 def test_so_they_are_for_compositions():

@@ -622,6 +622,16 @@ def test_the_canonical_form_has_every_argument_resolved():
     assert transforms_of(recipe)[1] == {"HorizontalFlip": {"p": 0.5}}
 
 
+@pytest.mark.parametrize("zero", [0, 0.0, -0.0, [-0.0, 0.0]])
+def test_a_limit_of_zero_is_one_identity(zero):
+    """The library turns 0 into (-0.0, 0.0), and that into (0.0, -0.0): equal numbers, but not equal JSON."""
+    for name, argument in (("RandomBrightnessContrast", "brightness_limit"), ("Rotate", "limit")):
+        first = of({name: {argument: zero}})
+        assert arguments_of(first)[argument] == [0, 0]
+        assert b"-0.0" not in canonical_json(first.canonical())
+        assert canonical_json(Recipe.from_dict(first.canonical()).canonical()) == canonical_json(first.canonical())
+
+
 def test_recipes_differ_where_anything_differs():
     base = yaml.safe_load(YAML)
     changed = []
