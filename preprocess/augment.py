@@ -233,7 +233,7 @@ def _check_composition(args: dict[str, Any], place: str) -> None:
     inner = [name for transform in args["transforms"] for name in transform if name in TAIL]
     if inner:
         raise RecipeError(f"{place}.transforms: {inner[0]} can only stand at the end of a split's transforms")
-    if place.endswith(".OneOf") and not any(args["p"] for t in args["transforms"] for args in t.values()):
+    if place.endswith(".OneOf") and not any(given["p"] for t in args["transforms"] for given in t.values()):
         raise RecipeError(f"{place}.transforms: their p are the weights of the choice; one above 0 expected")
     p = args.get("p", 1)
     if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 1:
@@ -336,6 +336,8 @@ def _constant(value: Any, names: Mapping[str, int], place: str) -> Any:
         if plain not in names:
             raise RecipeError(f"{place}: {value!r} is unknown{nearest(plain, list(names))}")
         return names[plain]
+    if isinstance(value, Mapping):  # Downscale takes one for each direction
+        return {key: _constant(item, names, f"{place}.{key}") for key, item in value.items()}
     return value
 
 

@@ -273,10 +273,7 @@ def _processors() -> int:
 def _chosen_recipe(given: RecipeLike, overrides: list[str], source: Path, previous: Cache | None) -> Recipe:
     """The recipe as the user means it: given, or the cache's own, or the default; with the overrides on top."""
     if given is None and previous is not None:
-        own = Recipe.from_dict(previous.snapshot.recipe)
-        if own.is_default():
-            own = own.without_splits()
-        given = own
+        given = Recipe.from_dict(previous.snapshot.recipe).reopened()
     if not overrides:
         return as_recipe(given) or Recipe()
     if given is None:

@@ -181,6 +181,8 @@ def _imdecode(data: bytes, flags: int) -> np.ndarray | None:
         if "CV_IO_MAX_IMAGE" in error.err:
             reason = "larger than OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH or _HEIGHT allows (decode.max_megapixels)"
         else:
+            if error.code == cv2.Error.StsNoMem:  # says nothing about the file: tried again by the next build
+                raise SourceError("memory", "not enough memory to decode it") from error
             reason = f"OpenCV says: {' '.join(error.err.split())}"
         raise SourceError("decode", reason) from error
 

@@ -37,7 +37,7 @@ class SourceError(PreprocessError):
 
     Attributes
     ----------
-    stage : 'read', 'decode' or 'render'
+    stage : 'read', 'decode', 'render' or 'memory'
     reason : one line for a person
     """
 

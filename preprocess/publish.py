@@ -92,6 +92,8 @@ def failure_rows(plan: Plan, splits: Splits) -> list[dict[str, Any]]:
                 "reason": failure.reason,
                 "size": int(stats["size"]),
                 "mtime": int(stats["mtime_ns"]),
+                "ctime": int(stats["ctime_ns"]),
+                "inode": int(stats["inode"]),
                 "digest": plan.sources.digests[number].tobytes().hex() if plan.sources.known[number] else None,
             }
         )

@@ -67,7 +67,11 @@ class Renderer:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 out = self._pipeline(image, state)
+        except MemoryError as error:
+            raise SourceError("memory", "not enough memory to render it") from error
         except Exception as error:  # any transform may fail on any image: this one is listed
+            if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
+                raise SourceError("memory", "not enough memory to render it") from error
             text = " ".join(f"{type(error).__name__}: {error}".split())
             raise SourceError("render", text[:_REASON_LENGTH]) from error
         channels, height, width = self.rendering.shape

@@ -97,7 +97,7 @@ def recognise(sources: Sources, tables: list[SplitTable], failures: list[dict[st
         for name, numbers, digest in zip(table.paths(), zip(*columns, strict=True), digests, strict=True):
             former[os.fsdecode(name)] = (numbers, digest)
     doubtful_from = min(scanned, newest) - DOUBT_NS
-    listed = {str(f["path"]): (f["size"], f["mtime"], f["digest"]) for f in failures if f.get("digest")}
+    listed = {str(f["path"]): f for f in failures if f.get("digest")}
     for number, path in enumerate(sources.paths):
         numbers = sources.stats[number].item()
         if max(numbers[1], numbers[2]) >= doubtful_from:
@@ -105,11 +105,16 @@ def recognise(sources: Sources, tables: list[SplitTable], failures: list[dict[st
         seen = former.get(path)
         if seen is not None and seen[0] == numbers:
             sources.digests[number] = np.frombuffer(seen[1], np.uint8)
-        elif (failed := listed.get(path)) is not None and failed[:2] == numbers[:2]:
-            sources.digests[number] = np.frombuffer(bytes.fromhex(str(failed[2])), np.uint8)
+        elif (failed := listed.get(path)) is not None and _is_as_listed(failed, numbers):
+            sources.digests[number] = np.frombuffer(bytes.fromhex(str(failed["digest"])), np.uint8)
         else:
             continue
         sources.known[number] = True
+
+
+def _is_as_listed(failed: dict[str, object], numbers: tuple[int, ...]) -> bool:
+    names = ("size", "mtime", "ctime", "inode")
+    return all(failed[name] == value for name, value in zip(names, numbers, strict=True) if name in failed)
 
 
 def members(sources: Sources, recipe: Recipe) -> dict[str, np.ndarray]:

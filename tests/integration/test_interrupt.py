@@ -38,9 +38,9 @@ def finished(cache):
     return len(shards), sum(len(shard.rows) for shard in shards)
 
 
-@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_a_stopped_build_ends_at_once_and_the_next_one_goes_on(tmp_path, notes, photos, uninterrupted, number, group):
-    """Ctrl-C reaches the whole group; a service manager sends SIGTERM, to all or to the builder alone."""
+    """Ctrl-C reaches the whole group; a service manager sends SIGTERM to the builder."""
     cache = tmp_path / "cache"
     with slow_build(photos, cache, TINY, *OPTIONS, sleep_s=0.05) as process:
         wait_until(lambda: decoded() >= 14, process=process)

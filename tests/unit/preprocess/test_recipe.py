@@ -447,6 +447,14 @@ def test_interpolation_by_name_is_the_number(name, number):
     assert arguments_of(by_name)["interpolation"] == number
 
 
+def test_interpolation_by_name_for_each_direction():
+    pair = {"Downscale": {"interpolation_pair": {"downscale": "area", "upscale": "linear"}}}
+    assert arguments_of(of(pair))["interpolation_pair"] == {"downscale": 3, "upscale": 1}
+    pair["Downscale"]["interpolation_pair"]["upscale"] = "liner"
+    with pytest.raises(RecipeError, match="Downscale.interpolation_pair.upscale: 'liner' is unknown; did you mean"):
+        of(pair)
+
+
 def test_border_modes_by_name_are_the_number():
     for name, number in (("constant", 0), ("BORDER_REFLECT_101", 4), ("cv2.BORDER_REPLICATE", 1)):
         assert arguments_of(of({"Rotate": {"border_mode": name}}))["border_mode"] == number
