@@ -156,7 +156,17 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
     with timer.stage("hash"):
         hash_first(plan, _known_sizes(previous), settings.workers, settings.stall_s, settings.progress)
     splits = plan.members()
+    # Shards of an interrupted build with another recipe may still be wanted by whoever goes on with that one.
+    ours = {rendering.pixels_id for rendering in plan.renderings.values()}
+    others = [shard for shard in recovered if shard.pixels_id not in ours]
+    if others:
+        old_folders = [path for path in old_folders if path not in {shard.path.parent for shard in others}]
+        kept = in_units(sum(shard.chunk_bytes * len(shard.rows) for shard in others))
+        plan.departures.append(
+            f"{kept} that an interrupted build with another recipe has finished are kept for its next run"
+        )
     if previous is not None and is_current(previous.snapshot, plan, stock, splits):
+        settings.budget.check(plan.sources)
         writer.clear_pending(old_folders)
         return _report(plan, previous.snapshot, timer, up_to_date=True)
     _refuse_shrinking(plan, previous, splits, settings)

@@ -13,7 +13,7 @@ import numpy as np
 
 from cache_store.normalise import normalisation_table
 from preprocess.augment import Pipeline, random_state
-from preprocess.errors import SourceError
+from preprocess.errors import SourceError, UsageError
 from preprocess.rendering import Rendering, Statistics
 
 DECODER = "preprocess.decode:decode"
@@ -124,5 +124,8 @@ def to_planes(pixels: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 def _resolve(path: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"decoder {path!r}: an import path like {DECODER!r} expected ({error})") from error
     return function

@@ -6,13 +6,14 @@ import numpy as np
 
 from cache_store import writer
 from cache_store.records import PendingShard
-from cache_store.shard import CHECKSUM_BYTES
+from cache_store.shard import CHECKSUM_BYTES, index_bytes
 from preprocess.catalog import Catalog
 from preprocess.plan import Plan
 from preprocess.rendering import Rendering
 
 _MIB = 1 << 20
-_INDEX_ENTRY_BYTES = 16
+_MOST_SLOTS = 4096
+"""Largest S: a shard's index has room for all of its slots, however few are filled, and small changes fill few."""
 _MANIFEST_BYTES = (107, 60)  # a sample, and on top for each variant
 
 
@@ -62,7 +63,7 @@ class Stock:
         for shard in self.pending:
             if shard.pixels_id == rendering.pixels_id:
                 return shard.slots
-        return max(1, round(self.shard_mib * _MIB / rendering.chunk_bytes))
+        return min(max(1, round(self.shard_mib * _MIB / rendering.chunk_bytes)), _MOST_SLOTS)
 
     def slots_to_publish(self, rendering: Rendering) -> int:
         """S that the pending shards have; they were staged when it was not known yet which tensors they would join."""
@@ -124,11 +125,15 @@ class Stock:
             pending = sum(len(shard.rows) for shard in self.pending if shard.pixels_id == rendering.pixels_id)
             lacking -= min(unread, pending)
             variants += lacking
-            needed += lacking * (rendering.chunk_bytes + CHECKSUM_BYTES + _INDEX_ENTRY_BYTES)
+            slots = self.slots(rendering)
+            shards = -(-lacking // slots) + workers * k  # the last of each worker and variant is partly filled
+            needed += lacking * (rendering.chunk_bytes + CHECKSUM_BYTES) + (
+                shards * index_bytes(slots) if lacking else 0
+            )
             needed += len(usable) * (_MANIFEST_BYTES[0] + _MANIFEST_BYTES[1] * k)
             if rendering.dtype == "float16" and self.plan.statistics is None:
                 # While normalising, each worker has one staged shard beside its normalised one.
-                needed += min(lacking, self.slots(rendering) * workers) * rendering.chunk_bytes // 2
+                needed += min(lacking, slots * workers) * rendering.chunk_bytes // 2
         staged = sum(shard.chunk_bytes * len(shard.rows) for shard in self.pending if shard.mean is None)
         return needed + (staged if self.plan.recipe.dtype == "float16" else 0), variants
 

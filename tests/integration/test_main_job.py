@@ -1,11 +1,13 @@
 """The main job, end to end: a folder of images in, batches out."""
 
 import numpy as np
+import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from cache_store import writer
 from loaders import CachedDataset
-from preprocess import build
+from preprocess import FailureBudgetExceeded, build
 from tests.helpers import TINY, image_folder
 
 
@@ -33,3 +35,35 @@ def test_a_second_build_with_nothing_to_do_makes_no_snapshot(tmp_path):
     assert report.up_to_date
     assert report.snapshot == "000001"
     assert "up to date" in str(report)
+
+
+def test_what_an_interrupted_build_has_finished_outlives_builds_with_another_recipe(tmp_path, monkeypatch):
+    photos, cache = image_folder(tmp_path / "photos"), tmp_path / "cache"
+    build(photos, cache, TINY, workers=1)
+    other = TINY | {"seed": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.Commit, "publish", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build(photos, cache, other, workers=1)
+
+    between = build(photos, cache, TINY, workers=1)
+    after = build(photos, cache, other, workers=1)
+
+    assert between.up_to_date
+    assert any("another recipe" in text for text in between.departures)
+    assert after.rendered == 0
+    assert after.samples == {"train": 8}
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_stricter_budget_counts_the_failures_that_are_known(tmp_path):
+    photos, cache = image_folder(tmp_path / "photos"), tmp_path / "cache"
+    (photos / "cat" / "bad.png").write_bytes(b"no image")
+    build(photos, cache, TINY, workers=1)
+    assert build(photos, cache, workers=1).up_to_date
+
+    with pytest.raises(FailureBudgetExceeded, match="1 of 9 images failed, the budget is 0"):
+        build(photos, cache, workers=1, max_failures=0)
