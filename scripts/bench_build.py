@@ -309,7 +309,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench"), help="folder on the disk to measure")
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--variants", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--variants", type=int, nargs="*", default=[1, 4], help="none: only memory")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory runs out")
     parser.add_argument("--json", type=Path, help="write all figures here")
     arguments = parser.parse_args()
