@@ -35,11 +35,6 @@ def index_bytes(slots: int) -> int:
     return slots * _INDEX_ENTRY_BYTES + CHECKSUM_BYTES
 
 
-def shard_bytes(chunks: int, chunk_bytes: int, slots: int) -> int:
-    """Size of a shard file that holds `chunks` chunks."""
-    return chunks * (chunk_bytes + CHECKSUM_BYTES) + index_bytes(slots)
-
-
 class ShardWriter:
     """Writes one shard; slots are filled in order from 0, the index is written by `close`.
 

@@ -1,5 +1,6 @@
 """The main job, end to end: a folder of images in, batches out."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.utils.data import DataLoader
 from cache_store import writer
 from loaders import CachedDataset
 from preprocess import FailureBudgetExceeded, build
+from tests import decoders
 from tests.helpers import TINY, image_folder
 
 
@@ -67,3 +69,31 @@ def test_a_stricter_budget_counts_the_failures_that_are_known(tmp_path):
 
     with pytest.raises(FailureBudgetExceeded, match="1 of 9 images failed, the budget is 0"):
         build(photos, cache, workers=1, max_failures=0)
+
+
+def test_a_constant_channel_gets_a_deviation_of_one_and_is_named(tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "cat").mkdir(parents=True)
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        pixels[..., 2] = 51  # red: OpenCV writes BGR
+        (photos / "cat" / f"{number}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+
+    report = build(photos, tmp_path / "cache", TINY, workers=1)
+
+    assert report.mean[0] == 0.2
+    assert report.std[0] == 1
+    assert report.std[1] not in (0, 1)
+    assert any("channel 0 has the same value in every pixel" in text for text in report.departures)
+    assert (CachedDataset(tmp_path / "cache")[1][0][0] == 0).all()
+
+
+def test_an_image_is_decoded_once_for_all_its_variants(tmp_path, monkeypatch):
+    monkeypatch.setenv(decoders.FOLDER, str(tmp_path))
+    photos = image_folder(tmp_path / "photos")
+    four = TINY | {"splits": {"train": TINY["splits"]["train"] | {"folder": ".", "variants": 4}}}
+
+    report = build(photos, tmp_path / "cache", four, workers=2, decoder="tests.decoders:decode")
+
+    assert report.rendered == 32
+    assert len(decoders.noted().read_text().splitlines()) == 8

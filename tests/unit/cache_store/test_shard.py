@@ -16,7 +16,6 @@ from cache_store.shard import (
     checksum,
     index_bytes,
     read_index,
-    shard_bytes,
 )
 from tests.unit.cache_store.stores import OsSpy, cut, failing, flip_bit
 
@@ -73,7 +72,7 @@ def test_file_is_chunks_then_checksums_then_index(tmp_path):
     path = write(tmp_path / "shard", 2)
 
     data = path.read_bytes()
-    assert len(data) == shard_bytes(2, CHUNK_BYTES, SLOTS)
+    assert len(data) == 2 * (CHUNK_BYTES + 4) + 16 * SLOTS + 4
     step = CHUNK_BYTES + CHECKSUM_BYTES
     for slot, chunk in enumerate(chunks(2)):
         stored = data[slot * step : (slot + 1) * step]
@@ -244,7 +243,7 @@ numbers = st.one_of(st.sampled_from([0, 1, 124, 248, 372, 2**63, 2**64 - 124, 2*
 def test_no_index_leads_outside_of_its_file(entries):
     index = np.array(entries, "<u8")
     tail = index.tobytes() + checksum(index).to_bytes(4, "little")
-    file_bytes = shard_bytes(3, CHUNK_BYTES, SLOTS)
+    file_bytes = 3 * (CHUNK_BYTES + 4) + 16 * SLOTS + 4
 
     try:
         offsets = read_index(tail, file_bytes, SLOTS, CHUNK_BYTES, "shard 0")
