@@ -61,10 +61,11 @@ _STORED_OTHERWISE = {"ShiftScaleRotate": {"shift_limit"}}
 _BLANK_SIZES = ((375, 500), (64, 2000), (2000, 64), (1, 1))
 _BLANK_SEEDS = 20
 _LARGE_BLANK, _LARGE_BLANK_SEEDS = (3000, 4000), 3
+_TRIALS = len(_BLANK_SIZES) * _BLANK_SEEDS + _LARGE_BLANK_SEEDS
 _LARGE_BLANK_COST = 27
 """Pixels of the large one over those of the others together."""
 
-_PROOF_S = 5.0
+_PROOF_S = 20.0
 """Longest that a proof goes on after one image of each size; slow transforms get fewer draws, and no large image."""
 
 
@@ -452,7 +453,8 @@ def prove_size(
 
     Returns
     -------
-    warnings about images that would fail, such as ones smaller than a crop
+    warnings about images that would fail, such as ones smaller than a crop; and one that says so if the transforms
+    are so slow that the proof was cut short, after at least one image of each of the smaller sizes
 
     Raises
     ------
@@ -482,11 +484,16 @@ def prove_size(
         raise RecipeError(f"{place}: the transforms fail on every image; one of {texts[0]}")
     if failures and all(None in outcomes[hw] and set(outcomes[hw]) != {None} for hw in _BLANK_SIZES):
         raise RecipeError(f"{place}: the transforms fail now and then on images of every size; one of {texts[0]}")
-    return [f"{place}: an image of {text}" for text in texts]
+    warned = [f"{place}: an image of {text}" for text in texts]
+    tried = sum(map(len, outcomes.values()))
+    if tried < _TRIALS:
+        warned.append(f"{place}: the transforms are slow: their size was tried on {tried} of {_TRIALS} blank images")
+    return warned
 
 
 def _trials(outcomes: Mapping[tuple[int, int], Sequence[object]]) -> Iterator[tuple[tuple[int, int], int]]:
-    """(size, random state) of the images that a proof tries, while `outcomes` fills."""
+    """(size, random state) of the images that a proof tries, while `outcomes` fills: `_TRIALS`, or what fits into
+    `_PROOF_S`."""
     begun = time.monotonic()
     yield from ((blank_hw, 0) for blank_hw in _BLANK_SIZES)
     some_size_works = any(None in tries for tries in outcomes.values())

@@ -2,6 +2,7 @@
 
 import gc
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
@@ -61,6 +62,16 @@ def test_a_batch_is_a_sequence_of_samples(dataset, expected):
     assert torch.equal(batch[-1][0], expected[19])
     with pytest.raises(IndexError):
         batch[3]
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, list])
+def test_the_callers_indices_stay_as_they_are(dataset, expected, kind):
+    indices = kind([3, -1, 0])
+
+    batch = dataset.__getitems__(indices)
+
+    assert list(indices) == [3, -1, 0]
+    assert torch.equal(batch.images, expected[[3, 19, 0]])
 
 
 def test_samples_that_somebody_regroups_are_collated_all_the_same(dataset, expected):
