@@ -135,7 +135,7 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
 
     def _batch(self, indices: Sequence[int], memory: _Memory) -> tuple[torch.Tensor, torch.Tensor]:
         """Images (n, C, H, W) in memory of their own, and labels (n,)."""
-        numbers = np.array(indices, np.int64).reshape(-1)  # a copy: the caller's indices stay as they are
+        numbers = np.asarray(indices, np.int64).flatten()  # a copy: the caller's indices stay as they are
         wrong = numbers[(numbers < -self._length) | (numbers >= self._length)]
         if len(wrong):
             raise IndexError(f"sample {wrong[0]} of {self._length}")
