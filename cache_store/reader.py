@@ -214,6 +214,19 @@ class Cache:
             path = os.fsdecode(table.paths()[sample])
             raise IntegrityError(f"{error}: sample {path!r} variant {variant}; build into a new folder") from error
 
+    def digest(self) -> str:
+        """What the snapshot's own metadata hashes to, hex: with equal digests every byte of the tables is equal.
+
+        Raises
+        ------
+        IntegrityError, StorageError : the metadata cannot be read any more
+        """
+        path = layout.snapshot_dir(self.path, self.snapshot.name) / layout.METADATA
+        try:
+            return digest_of(path.read_bytes()).hex()
+        except OSError as error:
+            raise read_error(repr(str(path)), path, error) from error
+
     def close(self) -> None:
         """Give up the lease; arrays handed out stay valid."""
         self._tensors.clear()
@@ -231,6 +244,8 @@ class TensorReader:
 
     Attributes
     ----------
+    cache : the cache's folder
+    tensors_id : identity of the rendering
     shape : C, H, W
     dtype : float16 or uint8
     slots : S
@@ -243,7 +258,7 @@ class TensorReader:
     """
 
     def __init__(self, cache: Path, tensors_id: str, digests: dict[str, str], max_maps: int = MAX_MAPS) -> None:
-        self._cache = cache
+        self.cache = cache
         self.tensors_id = tensors_id
         group, image = _read_metadata(cache, tensors_id)
         if metadata_digests(group, image) != digests:
@@ -291,14 +306,21 @@ class TensorReader:
         ------
         IntegrityError : missing, cut, or with a wrong index
         """
-        path = layout.shard_file(self._cache, self.tensors_id, shard)
-        where = f"shard {shard} of tensors {self.tensors_id[:8]} ({str(path)!r})"
+        path, where = self.shard_file(shard), self.where(shard)
         try:
             data = map_file(path)
         except OSError as error:
             raise read_error(where, path, error) from error
         tail = data[max(len(data) - index_bytes(self.slots), 0) :]
         return data, read_index(tail.tobytes(), len(data), self.slots, self.chunk_bytes, where)
+
+    def shard_file(self, shard: int) -> Path:
+        """Where a shard is kept."""
+        return layout.shard_file(self.cache, self.tensors_id, shard)
+
+    def where(self, shard: int) -> str:
+        """Number, tensors and file of a shard, for a message."""
+        return f"shard {shard} of tensors {self.tensors_id[:8]} ({str(self.shard_file(shard))!r})"
 
 
 def metadata_digests(group: bytes, image: bytes) -> dict[str, str]:

@@ -12,8 +12,8 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from torch.utils.data.dataloader import default_collate
 
 
-class Sample(tuple[torch.Tensor, int]):
-    """(image, class id) of a gathered batch; the image is a view of the batch's memory."""
+class Sample(tuple[torch.Tensor, int | torch.Tensor]):
+    """(image, label) of a gathered batch; the image is a view of the batch's memory."""
 
     __slots__ = ()
 
@@ -24,7 +24,7 @@ class GatheredBatch(Sequence[Sample]):
     Attributes
     ----------
     images : (n, C, H, W)
-    labels : int64 (n,)
+    labels : int64 (n,), or what a batch transform has made of it
     """
 
     def __init__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
@@ -38,7 +38,8 @@ class GatheredBatch(Sequence[Sample]):
             return [self[i] for i in range(*place.indices(len(self)))]
         if not -len(self) <= place < len(self):
             raise IndexError(f"sample {place} of {len(self)}")
-        return Sample((self.images[place], int(self.labels[place])))
+        label = self.labels[place]
+        return Sample((self.images[place], int(label) if label.dim() == 0 else label))
 
 
 def _collate(batch: Sequence[Sample], *, collate_fn_map: object = None) -> Any:

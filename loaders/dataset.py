@@ -7,22 +7,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from cache_store import layout
 from cache_store.errors import IntegrityError, NotFoundError, UsageError
-from cache_store.normalise import normalisation_table
 from cache_store.reader import Cache, open_cache
+from loaders.checks import FirstCheck
 from loaders.collate import GatheredBatch
-from loaders.convert import normalise_batch
+from loaders.convert import converter
 from loaders.gather import Gatherer
-from loaders.memory import as_array, batch_memory, pooled
+from loaders.memory import batch_memory
+from loaders.normalizer import Normalizer
+from loaders.shards import FileShards, MappedShards
+from loaders.shared import Shared
+from loaders.window import Cutter
 
 _Memory = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
 
-_NOT_SET = -1
 _DTYPES = (torch.float16, torch.float32, torch.bfloat16)
-_TORCH_TYPES = {"float16": torch.float16, "uint8": torch.uint8}
 
 
 def _plain_memory(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -39,6 +41,9 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
     Every process maps the cache for itself when it first needs it; a pickled dataset carries the name of its snapshot,
     so that all workers see the same one whatever is built meanwhile.
 
+    A shard file that others cut or overwrite *while* it is mapped ends the process with SIGBUS, as with any memory map
+    (decant never does either). On network file systems use `io="pread"`, which makes an error of it.
+
     Parameters
     ----------
     cache : folder of the cache
@@ -47,8 +52,16 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
     dtype : of the images: torch.float16, torch.float32 or torch.bfloat16, normalised; torch.uint8: the 8-bit pixels
         of a uint8 cache as they are. None: float16
     variant : always this variant; None: see `set_epoch`
+    crop : height and width of a window that is cut out of each stored image while it is copied, or one number for
+        both; None: all of it
+    flip : mirror each image left to right with probability 1/2, from torch's generator
+    crop_mode : 'random' (from torch's generator) or 'center'
     transform : called with each image, gives what the dataset returns in its place
     target_transform : the same for labels
+    batch_transform : called with images (n, C, H, W) and labels (n,) of a whole batch, gives both, as torchvision's
+        `v2.MixUp` and `v2.CutMix` do; `dataset[i]` calls it with a batch of one
+    io : 'mmap', or 'pread' for network file systems
+    check : 'never', or 'first': compare each image with its checksum when it is first touched in a process
 
     Attributes
     ----------
@@ -58,12 +71,15 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
     failures : path, stage and reason of each image that the build left out
     mean, std : in force, in 0..1, one value a channel
     snapshot_id : name of the snapshot
+    split : name of the split
     variants : K
 
     Raises
     ------
     NotFoundError : no such cache, split, snapshot or sample
+    UsageError : an argument that cannot be meant
     IntegrityError : missing or damaged bytes; names sample and file
+    StorageError : the system refused to read
     """
 
     def __init__(
@@ -74,34 +90,55 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         *,
         dtype: torch.dtype | None = None,
         variant: int | None = None,
+        crop: int | Sequence[int] | None = None,
+        flip: bool = False,
+        crop_mode: str = "random",
         transform: Callable[[torch.Tensor], Any] | None = None,
         target_transform: Callable[[int], Any] | None = None,
+        batch_transform: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+        io: str = "mmap",
+        check: str = "never",
     ) -> None:
+        for name, value, known in (("io", io, ("mmap", "pread")), ("check", check, ("never", "first"))):
+            if value not in known:
+                raise UsageError(f"{name}: {' or '.join(map(repr, known))} expected, found {value!r}")
         self._path = os.path.abspath(os.fspath(cache))
-        self._split = split
+        self.split = split
         self._dtype = dtype or torch.float16
-        self.transform, self.target_transform = transform, target_transform
-        opened = open_cache(self._path, snapshot)
-        self._cache: Cache | None = opened
+        self._asked_dtype, self._fixed_variant = dtype, variant
+        self._crop, self._flip, self._crop_mode = crop, flip, crop_mode
+        self._io, self._check = io, check
+        self.transform, self.target_transform, self.batch_transform = transform, target_transform, batch_transform
+        self._shared = Shared()
+        self._cache: Cache | None = None
         self._gatherer: Gatherer | None = None
-        self.snapshot_id = opened.snapshot.name
-        table = opened.split(split)
-        self.variants = table.variants
-        if variant is not None and not 0 <= variant < self.variants:
+        self._first_check: FirstCheck | None = None
+        opened = open_cache(self._path, snapshot)
+        try:
+            self._take(opened)
+        except BaseException:
             opened.close()
-            raise NotFoundError(f"split {split!r} has variants 0 to {self.variants - 1}, there is no {variant}")
-        stored = opened.tensors(split).dtype
-        allowed = _DTYPES if stored != np.uint8 else (*_DTYPES, torch.uint8)
-        if dtype is not None and dtype not in allowed:
-            opened.close()
+            raise
+
+    def _take(self, opened: Cache) -> None:
+        """Everything that depends on the snapshot; changes nothing if it raises."""
+        table, reader = opened.split(self.split), opened.tensors(self.split)
+        variant = self._fixed_variant
+        if variant is not None and not 0 <= variant < table.variants:
+            raise NotFoundError(f"split {self.split!r} has variants 0 to {table.variants - 1}, there is no {variant}")
+        allowed = _DTYPES if reader.dtype != np.uint8 else (*_DTYPES, torch.uint8)
+        if self._asked_dtype is not None and self._asked_dtype not in allowed:
             *names, last = (str(each).removeprefix("torch.") for each in allowed)
-            raise UsageError(f"dtype {dtype}: {', '.join(names)} or {last} expected, as the cache holds {stored.name}")
-        self._table = (
-            normalisation_table(table.mean, table.std) if stored == np.uint8 and dtype != torch.uint8 else None
-        )
-        self._fixed_variant = variant
-        # Shared, so that workers that are there already see it change: the epoch, and whether a worker has warned.
-        self._shared = torch.tensor([_NOT_SET, 0]).share_memory_()
+            raise UsageError(
+                f"dtype {self._asked_dtype}: {', '.join(names)} or {last} expected, as the cache holds "
+                f"{reader.dtype.name}"
+            )
+        whole = self._crop is None and not self._flip
+        cutter = Cutter((reader.shape[1], reader.shape[2]), self._crop, self._flip, self._crop_mode)
+        self._cutter = None if whole else cutter
+        self._cache, self._gatherer, self._first_check = opened, None, None
+        self.snapshot_id = opened.snapshot.name
+        self.variants = table.variants
         self._length = len(table)
         self.mean, self.std = list(table.mean), list(table.std)
         self.classes = list(opened.snapshot.classes)
@@ -118,7 +155,11 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         IndexError : beyond the last sample
         """
         images, labels = self._batch([index], _plain_memory)
-        return self._transformed(images[0], int(labels[0]))
+        image, label = self._transformed(images[0], int(labels[0]))
+        if self.batch_transform is None:
+            return image, label
+        images, labels = self.batch_transform(*default_collate([(image, label)]))
+        return images[0], labels[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
         """A whole batch, as `DataLoader` asks for it: gathered at once, and collated for nothing.
@@ -128,10 +169,16 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         IndexError : beyond the last sample
         """
         images, labels = self._batch(indices, batch_memory)
-        if self.transform is None and self.target_transform is None:
+        if self.transform is not None or self.target_transform is not None:
+            samples = [self._transformed(image, label) for image, label in zip(images, labels.tolist(), strict=True)]
+            if self.batch_transform is None:
+                return samples
+            images, labels = default_collate(samples)
+        else:
             self._advise()
-            return GatheredBatch(images, labels)
-        return [self._transformed(image, label) for image, label in zip(images, labels.tolist(), strict=True)]
+        if self.batch_transform is not None:
+            images, labels = self.batch_transform(images, labels)
+        return GatheredBatch(images, labels)
 
     def _batch(self, indices: Sequence[int], memory: _Memory) -> tuple[torch.Tensor, torch.Tensor]:
         """Images (n, C, H, W) in memory of their own, and labels (n,)."""
@@ -140,34 +187,33 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         if len(wrong):
             raise IndexError(f"sample {wrong[0]} of {self._length}")
         numbers[numbers < 0] += self._length
+        if get_worker_info() is not None:
+            self._shared.enter_worker()
         opened = self._opened()
-        table, reader = opened.split(self._split), opened.tensors(self._split)
+        table = opened.split(self.split)
         variants = self._variants(len(numbers))
-        if self._gatherer is None:
-            self._gatherer = Gatherer(reader, int(table["slot"].max(initial=-1)) + 1)
-        shape = (len(numbers), *reader.shape)
-        images = memory(shape, self._dtype)
-        is_stored_type = str(self._dtype).removeprefix("torch.") == reader.dtype.name
-        stored = as_array(images if is_stored_type else pooled(shape, _TORCH_TYPES[reader.dtype.name]))
+        windows = None if self._cutter is None else self._cutter.draw(len(numbers))
+        gatherer = self._gatherer or self._new_gatherer(opened)
+        images = memory((len(numbers), *gatherer.shape), self._dtype)
         try:
-            self._gatherer.gather(table["slot"][numbers, variants], stored)
+            if self._first_check is not None:
+                self._first_check.see(numbers, variants)
+            gatherer.gather(table["slot"][numbers, variants], images, windows)
         except IntegrityError:
             for number, variant in zip(numbers.tolist(), variants.tolist(), strict=True):
-                opened.image(self._split, number, variant)  # says which sample it is
+                opened.image(self.split, number, variant)  # says which sample it is
             raise
-        if not is_stored_type:
-            self._convert(stored, images)
         return images, torch.from_numpy(table["label"][numbers])
 
-    def _convert(self, stored: np.ndarray, images: torch.Tensor) -> None:
-        """Stored values into `images`: 8-bit ones through the table, then to the dataset's type."""
-        if self._table is None:
-            images.copy_(torch.from_numpy(stored).view(torch.float16))
-            return
-        halves = images if self._dtype == torch.float16 else pooled(tuple(images.shape), torch.float16)
-        normalise_batch(stored, self._table, as_array(halves).view(np.float16))
-        if halves is not images:
-            images.copy_(halves)
+    def _new_gatherer(self, opened: Cache) -> Gatherer:
+        table, reader = opened.split(self.split), opened.tensors(self.split)
+        kind = MappedShards if self._io == "mmap" else FileShards
+        shards = kind(reader, int(table["slot"].max(initial=-1)) + 1)
+        convert = converter(reader.dtype, self._dtype, table.mean, table.std)
+        self._gatherer = Gatherer(shards, convert, self._cutter)
+        if self._check == "first":
+            self._first_check = FirstCheck(table, self._gatherer)
+        return self._gatherer
 
     def _transformed(self, image: torch.Tensor, label: int) -> tuple[Any, Any]:
         return (
@@ -177,11 +223,11 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
 
     def _advise(self) -> None:
         """Say once a run, not once a worker, that worker processes cost speed here."""
-        if get_worker_info() is not None and not self._shared[1]:
-            self._shared[1] = 1
+        if get_worker_info() is not None and self._shared.first_warning():
             warnings.warn(
                 "CachedDataset is faster without worker processes: batches are copied straight out of the mapped "
-                "cache, and workers copy them a second time; use num_workers=0",
+                "cache, and workers copy them a second time; use num_workers=0 (measure it here: python "
+                "scripts/bench_load.py, or see the table in decant's README)",
                 stacklevel=2,
             )
 
@@ -189,27 +235,85 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         """From now on variant `epoch` mod K, in this process and in every worker that has the dataset already."""
         if epoch < 0:
             raise UsageError(f"epoch: 0 or more expected, found {epoch}")
-        self._shared[0] = epoch
+        self._shared.epoch = epoch
 
     def _variants(self, count: int) -> np.ndarray:
         """For each sample the fixed variant; else that of the epoch; else one drawn from torch's generator."""
-        if self._fixed_variant is not None:
-            return np.full(count, self._fixed_variant, np.int64)
-        if self.variants == 1:
-            return np.zeros(count, np.int64)
-        epoch = int(self._shared[0])
-        if epoch == _NOT_SET:
+        variant = self.epoch_variant(self._shared.epoch)
+        if variant is None:
             return torch.randint(self.variants, (count,)).numpy()
-        return np.full(count, epoch % self.variants, np.int64)
+        return np.full(count, variant, np.int64)
+
+    def epoch_variant(self, epoch: int | None) -> int | None:
+        """The variant that all samples have in an epoch; None: drawn for each, as no epoch was set (None)."""
+        if self._fixed_variant is not None:
+            return self._fixed_variant
+        if self.variants == 1:
+            return 0
+        return None if epoch is None else epoch % self.variants
+
+    def normalizer(self, dtype: torch.dtype = torch.float16) -> Normalizer:
+        """A module that normalises uint8 batches of this dataset, to be moved to the device that trains.
+
+        Raises
+        ------
+        UsageError : the dataset hands out normalised images already
+        """
+        if self._dtype != torch.uint8:
+            raise UsageError(
+                f"normalizer: the dataset hands out {str(self._dtype).removeprefix('torch.')} images, which are "
+                "normalised already; open it with dtype=torch.uint8 (out of a cache with dtype: uint8)"
+            )
+        return Normalizer(self.mean, self.std, dtype)
+
+    def refresh(self) -> str:
+        """Move to the newest snapshot, if nobody would notice but by its samples; returns its name.
+
+        Raises
+        ------
+        UsageError : a worker process still has the old one, a class id would change, or an argument that this dataset
+            was opened with does not fit any more; the dataset stays where it is
+        """
+        opened = open_cache(self._path)
+        try:
+            if opened.snapshot.name == self.snapshot_id:
+                opened.close()
+                return self.snapshot_id
+            here = f"snapshot {self.snapshot_id} of {self._path!r}"
+            holders = self._shared.living_workers()
+            if holders:
+                raise UsageError(
+                    f"refresh: worker process {', '.join(map(str, holders))} still reads {here}; refresh between "
+                    "epochs, without persistent_workers"
+                )
+            now = {name: number for number, name in enumerate(opened.snapshot.classes)}
+            moved = [
+                f"{name!r} {old} -> {now.get(name, 'none')}"
+                for name, old in self.class_to_idx.items()
+                if now.get(name) != old
+            ]
+            if moved:
+                raise UsageError(
+                    f"refresh: class ids differ between {here} and {opened.snapshot.name}: {', '.join(moved[:5])}; "
+                    "open a new CachedDataset, or list 'classes' in the recipe to pin them"
+                )
+            former = self._cache
+            self._take(opened)
+        except BaseException:
+            opened.close()
+            raise
+        if former is not None:
+            former.close()
+        return self.snapshot_id
 
     @property
     def targets(self) -> list[int]:
-        labels: list[int] = self._opened().split(self._split)["label"].tolist()
+        labels: list[int] = self._opened().split(self.split)["label"].tolist()
         return labels
 
     @property
     def samples(self) -> list[tuple[str, int]]:
-        paths = self._opened().split(self._split).paths()
+        paths = self._opened().split(self.split).paths()
         return [(os.fsdecode(path), label) for path, label in zip(paths, self.targets, strict=True)]
 
     @property
@@ -226,7 +330,7 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         """Give up the hold on the snapshot; the next access takes it again."""
         if self._cache is not None:
             self._cache.close()
-            self._cache = self._gatherer = None
+            self._cache = self._gatherer = self._first_check = None
 
     def __enter__(self) -> "CachedDataset":
         return self
@@ -235,4 +339,4 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_cache": None, "_gatherer": None}
+        return self.__dict__ | {"_cache": None, "_gatherer": None, "_first_check": None}

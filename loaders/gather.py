@@ -1,112 +1,154 @@
-"""Gathers a batch out of mapped shards into one buffer.
+"""Gathers a batch out of shards into one buffer: whole chunks or windows of them, as stored or converted."""
 
-Where each slot lies in memory is kept in a table: a batch costs one look-up for all its samples, and one memcpy each.
-"""
-
-import ctypes
 import os
+import resource
 import threading
-from itertools import repeat
-from typing import Any
 
 import numpy as np
+import torch
 
-from cache_store.errors import IntegrityError
-from cache_store.reader import MAX_MAPS, TensorReader
+from cache_store.shard import checksum
+from loaders.buffers import POOL
+from loaders.convert import Convert
+from loaders.memory import as_array
+from loaders.shards import Shards
 from loaders.threads import THREADS
+from loaders.window import Cutter, Windows
 
 _THREADED_BYTES = 4 << 20
 """Smaller batches are copied by the calling thread alone: handing out work would cost more."""
 
+_BLOCK_BYTES = 256 << 10
+"""What is converted at once: small enough to be in the processor's cache still."""
 
-def _memcpy(library: ctypes.CDLL) -> Any:
-    function = library.memcpy
-    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
-    function.restype = None
-    return function
-
-
-_copy_side_by_side = _memcpy(ctypes.CDLL(None))  # leaves the interpreter to other threads
-_copy_at_once = _memcpy(ctypes.PyDLL(None))  # does not, and costs half as much to call
-
-# One lock for all: held while addresses are in use, so that nobody unmaps what another thread copies from; and over a
+# One lock for all: held while places are in use, so that nobody closes what another thread copies from; and over a
 # fork, so that a child never inherits it locked.
 _lock = threading.Lock()
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 class Gatherer:
-    """Copies chunks of one tensors' slots into batches.
+    """Copies chunks into batches.
 
     Parameters
     ----------
-    reader : of the tensors
-    slots : one more than the largest slot that will be asked for
-    max_maps : shards mapped at once; the least recently used go first
+    shards : where they are
+    convert : from the stored to the wanted type; None: they are the same
+    cutter : cuts windows; None: whole images
     """
 
-    def __init__(self, reader: TensorReader, slots: int, max_maps: int = MAX_MAPS) -> None:
-        self._reader = reader
-        self._max_maps = max_maps
-        shards = -(-slots // reader.slots)
-        self._addresses = np.zeros(shards * reader.slots, np.int64)  # 0: not mapped, -1: no chunk there
-        self._used = np.zeros(shards, np.int64)
-        self._maps: dict[int, np.ndarray] = {}
-        self._tick = 0
+    def __init__(self, shards: Shards, convert: Convert | None = None, cutter: Cutter | None = None) -> None:
+        self._shards = shards
+        self._convert = convert
+        self._cutter = cutter
+        reader = shards.reader
+        self.shape = (reader.shape[0], *cutter.hw) if cutter is not None else reader.shape
+        self._bits = np.dtype(f"u{reader.dtype.itemsize}")
+        self._reads = (-1, -1)
 
-    def gather(self, slots: np.ndarray, out: np.ndarray) -> None:
-        """Copy the chunk of each slot into a row of `out`.
+    def gather(self, slots: np.ndarray, images: torch.Tensor, windows: Windows | None = None) -> None:
+        """Fill `images` with what is in `slots`.
 
         Parameters
         ----------
         slots : int64 (n,)
-        out : (n, C, H, W) of the stored type, C-contiguous
+        images : (n, C, h, w), C-contiguous, of the wanted type
+        windows : one a sample, if there is a cutter
 
         Raises
         ------
         IntegrityError : missing file or chunk, or a wrong index
         """
-        size, start = self._reader.chunk_bytes, out.ctypes.data
         with _lock:
-            # In parts: no more shards at once than may be mapped.
-            for first in range(0, len(slots), self._max_maps):
-                sources = self._look_up(slots[first : first + self._max_maps]).tolist()
-                base = start + first * size
+            is_cold = self._is_cold()
+            threaded = len(slots) * self._shards.reader.chunk_bytes >= _THREADED_BYTES
+            # In parts: no more shards at once than may be open.
+            for first in range(0, len(slots), self._shards.most):
+                part = slots[first : first + self._shards.most]
+                places = self._shards.locate(part)
+                if is_cold:
+                    self._shards.ask(part, places)
 
-                def copy(a: int, b: int, base: int = base, sources: list[int] = sources) -> None:
-                    targets = range(base + a * size, base + b * size, size)
-                    for _ in map(_copy_side_by_side, targets, sources[a:b], repeat(size)):
-                        pass
+                def work(a: int, b: int, places: np.ndarray = places, first: int = first) -> None:
+                    mine = slice(first + a, first + b)
+                    self._fill(slots[mine], places[a:b], images[mine], _part_of(windows, mine), alone=not threaded)
 
-                if len(sources) * size >= _THREADED_BYTES:
-                    THREADS.over(len(sources), copy)
+                if threaded:
+                    THREADS.over(len(part), work)
                 else:
-                    targets = range(base, base + len(sources) * size, size)
-                    for _ in map(_copy_at_once, targets, sources, repeat(size)):
-                        pass
+                    work(0, len(part))
 
-    def _look_up(self, slots: np.ndarray) -> np.ndarray:
-        """Address of each slot's chunk, its shard mapped."""
-        shards = slots // self._reader.slots
-        self._tick += 1
-        self._used[shards] = self._tick
-        addresses = self._addresses[slots]
-        if addresses.min(initial=1) <= 0:
-            for shard in np.unique(shards[addresses == 0]).tolist():
-                self._map(shard)
-            addresses = self._addresses[slots]
-            if addresses.min(initial=1) <= 0:
-                slot = int(slots[int(np.argmin(addresses))])
-                where = f"shard {slot // self._reader.slots} of tensors {self._reader.tensors_id[:8]}"
-                raise IntegrityError(f"{where}: slot {slot} is empty")
-        return addresses
+    def checksums(self, slots: np.ndarray) -> np.ndarray:
+        """CRC32C of the chunk in each slot, as it is now: uint32 (n,).
 
-    def _map(self, shard: int) -> None:
-        while len(self._maps) >= self._max_maps:  # never one of this batch's: they were used just now
-            oldest = min(self._maps, key=lambda number: int(self._used[number]))
-            self._addresses[oldest * self._reader.slots : (oldest + 1) * self._reader.slots] = 0
-            del self._maps[oldest]
-        data, offsets = self._reader.map_shard(shard)
-        start = shard * self._reader.slots
-        self._addresses[start : start + self._reader.slots] = np.where(offsets < 0, -1, data.ctypes.data + offsets)
-        self._maps[shard] = data
+        Raises
+        ------
+        IntegrityError : as `gather`
+        """
+        found = np.zeros(len(slots), np.uint32)
+        with _lock:
+            for first in range(0, len(slots), self._shards.most):
+                places = self._shards.locate(slots[first : first + self._shards.most])
+
+                def work(a: int, b: int, places: np.ndarray = places, first: int = first) -> None:
+                    scratch = np.empty(self._shards.reader.chunk_bytes, np.uint8)
+                    for i in range(a, b):
+                        found[first + i] = checksum(self._shards.chunk(int(slots[first + i]), int(places[i]), scratch))
+
+                THREADS.over(len(places), work)
+        return found
+
+    def where(self, slot: int) -> str:
+        """The shard that a slot is in, for a message."""
+        return self._shards.where(slot // self._shards.reader.slots)
+
+    def _fill(
+        self, slots: np.ndarray, places: np.ndarray, images: torch.Tensor, windows: Windows | None, *, alone: bool
+    ) -> None:
+        if self._convert is None:
+            self._store(slots, places, as_array(images), windows, alone=alone)
+            return
+        rows = max(1, _BLOCK_BYTES // (int(np.prod(self.shape)) * self._bits.itemsize))
+        block = POOL.take((min(rows, max(1, len(slots))), *self.shape), self._bits)
+        for first in range(0, len(slots), rows):
+            part = slice(first, first + rows)
+            stored = block[: len(slots[part])]
+            self._store(slots[part], places[part], stored, _part_of(windows, part), alone=alone)
+            self._convert(stored, images[part])
+
+    def _store(
+        self, slots: np.ndarray, places: np.ndarray, out: np.ndarray, windows: Windows | None, *, alone: bool
+    ) -> None:
+        """Chunks or windows of them, unconverted, into `out` (n, C, h, w) of their width."""
+        if self._cutter is None or windows is None:
+            rows = out.reshape(len(slots), int(np.prod(self.shape))).view(np.uint8)
+            self._shards.copy(slots, places, rows, alone=alone)
+            return
+        scratch = POOL.take((self._shards.reader.chunk_bytes,), np.dtype(np.uint8))
+        each = zip(
+            slots.tolist(),
+            places.tolist(),
+            windows.top.tolist(),
+            windows.left.tolist(),
+            windows.mirrored.tolist(),
+            out,
+            strict=True,
+        )
+        for slot, place, top, left, mirrored, target in each:
+            image = self._shards.chunk(slot, place, scratch).view(self._bits)
+            self._cutter.cut(image, top, left, mirrored, target)
+
+    def _is_cold(self) -> bool:
+        """Whether this process had to read from a medium since the last batch.
+
+        Asking the kernel ahead lets it read a whole batch side by side, but costs a third of a warm batch's time.
+        """
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        former, self._reads = self._reads, (usage.ru_inblock, usage.ru_majflt)
+        return former != self._reads
+
+
+def _part_of(windows: Windows | None, part: slice) -> Windows | None:
+    if windows is None:
+        return None
+    return Windows(windows.top[part], windows.left[part], windows.mirrored[part])

@@ -18,8 +18,8 @@ def copy_threads() -> int:
 class CopyThreads:
     """Runs a function over parts of a range, one part in the calling thread; started when first needed."""
 
-    def __init__(self) -> None:
-        self.count = copy_threads()
+    def __init__(self, count: int) -> None:
+        self.count = count
         self._pool: ThreadPoolExecutor | None = None
 
     def over(self, items: int, work: Callable[[int, int], None]) -> None:
@@ -41,5 +41,5 @@ class CopyThreads:
         self._pool = None
 
 
-THREADS = CopyThreads()
+THREADS = CopyThreads(copy_threads())
 os.register_at_fork(after_in_child=THREADS.forget)

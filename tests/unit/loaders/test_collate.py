@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
 
 from loaders import CachedDataset
+from loaders.shared import Shared
 from preprocess import build
 from tests.helpers import TINY, image_folder
 
@@ -114,7 +115,7 @@ def test_batches_that_are_kept_never_change(dataset, expected):
 
 def test_workers_are_advised_against_once(dataset, monkeypatch):
     monkeypatch.setattr("loaders.dataset.get_worker_info", object)
-    dataset._shared[1] = 0
+    dataset._shared = Shared()
 
     def three_batches():
         for _ in range(3):

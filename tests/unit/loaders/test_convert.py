@@ -1,23 +1,45 @@
-"""uint8 caches: the same float16 bits as a float16 cache, with and without OpenCV."""
+"""Stored values to every type that training asks for: the same bits whatever way they take."""
 
 import sys
 
 import numpy as np
 import pytest
+import torch
 
 from cache_store.normalise import normalisation_table, normalise
-from loaders.convert import normalise_batch
+from loaders.convert import converter
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
+SHAPES = [(9, 3, 16, 12), (1, 3, 224, 224), (2, 3, 1, 1)]
 
 
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("opencv", [True, False])
-def test_each_image_is_normalised_to_the_bit(monkeypatch, opencv):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
+def test_pixels_become_what_a_float16_cache_holds(monkeypatch, opencv, dtype, shape):
     if not opencv:
         monkeypatch.setitem(sys.modules, "cv2", None)
-    table = normalisation_table((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
-    images = np.random.default_rng(0).integers(0, 256, (9, 3, 16, 12), dtype=np.uint8)
-    out = np.empty(images.shape, np.float16)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    out = torch.empty(shape, dtype=dtype)
 
-    normalise_batch(images, table, out)
+    converter(np.dtype(np.uint8), dtype, MEAN, STD)(pixels, out)
 
-    for image, found in zip(images, out, strict=True):
-        np.testing.assert_array_equal(found.view(np.uint16), normalise(image, table).view(np.uint16))
+    table = normalisation_table(MEAN, STD)
+    expected = torch.from_numpy(np.stack([normalise(image, table) for image in pixels])).to(dtype)
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_halves_are_rounded_once(dtype, shape):
+    halves = np.random.default_rng(0).normal(size=shape).astype(np.float16)
+    out = torch.empty(shape, dtype=dtype)
+
+    converter(np.dtype(np.float16), dtype, MEAN, STD)(halves.view(np.uint16), out)
+
+    assert torch.equal(out, torch.from_numpy(halves).to(dtype))
+
+
+def test_what_is_stored_so_needs_no_conversion():
+    assert converter(np.dtype(np.float16), torch.float16, MEAN, STD) is None
+    assert converter(np.dtype(np.uint8), torch.uint8, MEAN, STD) is None
