@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-_PUBLIC = {"CachedDataset": "dataset"}
+_PUBLIC = {"CachedDataset": "dataset", "ShardShuffleSampler": "sampler", "to_device": "device"}
 
 __all__ = sorted(_PUBLIC)
 

@@ -1,15 +1,19 @@
 """Stored values -> the element type that training asks for, a few samples at a time while they are in the cache."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from cache_store.normalise import normalisation_table
-from loaders.memory import as_array, pooled
+from loaders.memory import as_array
 
-Convert = Callable[[np.ndarray, torch.Tensor], None]
-"""Stored values (n, C, H, W) into a tensor of the same shape, C-contiguous, overwritten."""
+Fill = Callable[[np.ndarray, int], None]
+"""Stored values of a few samples (m, C, H, W), and the number of the first of them: fills these rows of a batch."""
+
+Convert = Callable[[torch.Tensor], Fill]
+"""Prepared once for a batch (n, C, H, W), C-contiguous, that is to be filled; each thread has one of its own."""
 
 _SERIAL = 32_000
 """torch hands larger tensors to threads of its own, which get in the way of ours (its grain is 32,768 elements)."""
@@ -22,42 +26,66 @@ def converter(stored: np.dtype, wanted: torch.dtype, mean: tuple[float, ...], st
     """
     if stored == np.uint8:
         return None if wanted == torch.uint8 else _by_table(normalisation_table(mean, std), wanted)
-    return None if wanted == torch.float16 else _cast
+    return {torch.float16: None, torch.float32: _to_singles}.get(wanted, _by_way_of_singles)
 
 
-def _cast(stored: np.ndarray, out: torch.Tensor) -> None:
-    halves = torch.from_numpy(stored.view(np.float16)).view(-1)
-    if out.dtype != torch.float32:  # torch has no fast way from float16 to bfloat16
-        singles = pooled(tuple(out.shape), torch.float32)
-        _copy(halves, singles.view(-1))
-        _copy(singles.view(-1), out.view(-1))
-    else:
-        _copy(halves, out.view(-1))
+def _to_singles(images: torch.Tensor) -> Fill:
+    count = images[0].numel() if len(images) else 1
+    pieces = _pieces_of(count)
+    targets = images.view(-1, count // pieces).unbind()
+
+    def fill(stored: np.ndarray, first: int) -> None:
+        sources = torch.from_numpy(stored.view(np.float16)).view(-1, count // pieces).unbind()
+        torch._foreach_copy_(targets[first * pieces : first * pieces + len(sources)], sources)
+
+    return fill
 
 
-def _copy(source: torch.Tensor, target: torch.Tensor) -> None:
-    torch._foreach_copy_(target.split(_SERIAL), source.split(_SERIAL))
+def _by_way_of_singles(images: torch.Tensor) -> Fill:
+    """torch has no fast way from float16 to bfloat16; float32 holds every float16, so nothing is rounded twice."""
+    count = images[0].numel() if len(images) else 1
+    pieces = _pieces_of(count)
+    targets = images.view(-1, count // pieces).unbind()
+
+    def fill(stored: np.ndarray, first: int) -> None:
+        singles = torch.empty(stored.shape, dtype=torch.float32)
+        _to_singles(singles)(stored, 0)
+        sources = singles.view(-1, count // pieces).unbind()
+        torch._foreach_copy_(targets[first * pieces : first * pieces + len(sources)], sources)
+
+    return fill
+
+
+def _pieces_of(count: int) -> int:
+    """Into how many equal pieces a sample of so many elements is cut for torch to stay in one thread."""
+    return next(pieces for pieces in range(-(-count // _SERIAL), count + 1) if count % pieces == 0)
 
 
 def _by_table(table: np.ndarray, wanted: torch.dtype) -> Convert:
     """Look up each level's value: one pass, whatever the type."""
     rows = as_array(torch.from_numpy(table).to(wanted))
-    rows = rows.view(np.float32) if wanted == torch.float32 else rows.view(np.uint16)  # what OpenCV has look-ups for
+    rows = rows.view(np.float32 if wanted == torch.float32 else np.uint16)  # types that OpenCV looks up
 
-    def convert(stored: np.ndarray, out: torch.Tensor) -> None:
-        count, channels = stored.shape[:2]
-        source = stored.reshape(count, channels, -1)
-        target = as_array(out).view(rows.dtype).reshape(count, channels, -1)
-        for channel, row in enumerate(rows):
-            _look_up(source[:, channel], row, target[:, channel])
+    def prepare(images: torch.Tensor) -> Fill:
+        look_up = _look_up()
+        planes = as_array(images).view(rows.dtype).reshape(len(images), len(rows), int(images[0, 0].numel()))
 
-    return convert
+        def fill(stored: np.ndarray, first: int) -> None:
+            last = first + len(stored)
+            levels = stored.reshape(len(stored), len(rows), planes.shape[2])
+            for channel, row in enumerate(rows):
+                look_up(levels[:, channel], row[None], planes[first:last, channel])
+
+        return fill
+
+    return prepare
 
 
-def _look_up(levels: np.ndarray, row: np.ndarray, out: np.ndarray) -> None:
+def _look_up() -> Callable[[np.ndarray, np.ndarray, np.ndarray], Any]:
+    """Called with levels (m, n), a table (1, 256), and where the values go (m, n)."""
     try:
         import cv2
     except ImportError:  # training machines need no OpenCV; it is twice as fast
-        np.copyto(out, row[levels])
-    else:
-        cv2.LUT(levels, row.reshape(1, -1), dst=out)
+        return lambda levels, row, out: np.copyto(out, row[0][levels])
+    look_up: Callable[[np.ndarray, np.ndarray, np.ndarray], Any] = cv2.LUT
+    return look_up

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 
 from cache_store import layout
 from cache_store.errors import IntegrityError, NotFoundError, UsageError
-from cache_store.reader import Cache, open_cache
+from cache_store.reader import Cache, TensorReader, open_cache
 from loaders.checks import FirstCheck
 from loaders.collate import GatheredBatch
 from loaders.convert import converter
@@ -237,9 +237,14 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
             raise UsageError(f"epoch: 0 or more expected, found {epoch}")
         self._shared.epoch = epoch
 
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that `set_epoch` was told last; None: none yet."""
+        return self._shared.epoch
+
     def _variants(self, count: int) -> np.ndarray:
         """For each sample the fixed variant; else that of the epoch; else one drawn from torch's generator."""
-        variant = self.epoch_variant(self._shared.epoch)
+        variant = self.epoch_variant(self.epoch)
         if variant is None:
             return torch.randint(self.variants, (count,)).numpy()
         return np.full(count, variant, np.int64)
@@ -251,6 +256,25 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         if self.variants == 1:
             return 0
         return None if epoch is None else epoch % self.variants
+
+    def identity(self) -> dict[str, str]:
+        """What fixes which sample an index means: name and digest of the snapshot, and the split."""
+        return {"snapshot": self.snapshot_id, "digest": self._opened().digest(), "split": self.split}
+
+    def shards(self, epoch: int) -> np.ndarray:
+        """The shard that holds each sample in an epoch (its variant 0, if variants are drawn): int64 (n,)."""
+        opened = self._opened()
+        slots = opened.split(self.split)["slot"][:, self.epoch_variant(epoch) or 0]
+        shards: np.ndarray = slots // opened.tensors(self.split).slots
+        return shards
+
+    def slots_of(self, indices: np.ndarray) -> tuple[TensorReader, np.ndarray] | None:
+        """Slots of samples in this epoch, and what reads them; None: variants are drawn when they are fetched."""
+        opened = self._opened()
+        variant = self.epoch_variant(self.epoch)
+        if variant is None:
+            return None
+        return opened.tensors(self.split), opened.split(self.split)["slot"][indices, variant]
 
     def normalizer(self, dtype: torch.dtype = torch.float16) -> Normalizer:
         """A module that normalises uint8 batches of this dataset, to be moved to the device that trains.

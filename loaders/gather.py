@@ -43,6 +43,7 @@ class Gatherer:
         self._cutter = cutter
         reader = shards.reader
         self.shape = (reader.shape[0], *cutter.hw) if cutter is not None else reader.shape
+        self._elements = int(np.prod(self.shape))
         self._bits = np.dtype(f"u{reader.dtype.itemsize}")
         self._reads = (-1, -1)
 
@@ -105,23 +106,24 @@ class Gatherer:
     def _fill(
         self, slots: np.ndarray, places: np.ndarray, images: torch.Tensor, windows: Windows | None, *, alone: bool
     ) -> None:
-        if self._convert is None:
-            self._store(slots, places, as_array(images), windows, alone=alone)
+        if self._convert is None or not len(slots):
+            self._store(slots, places, as_array(images).view(self._bits), windows, alone=alone)
             return
-        rows = max(1, _BLOCK_BYTES // (int(np.prod(self.shape)) * self._bits.itemsize))
-        block = POOL.take((min(rows, max(1, len(slots))), *self.shape), self._bits)
+        rows = max(1, _BLOCK_BYTES // (self._elements * self._bits.itemsize))
+        block = POOL.take((rows, *self.shape), self._bits)
+        fill = self._convert(images)
         for first in range(0, len(slots), rows):
             part = slice(first, first + rows)
-            stored = block[: len(slots[part])]
+            stored = block[: len(slots) - first]
             self._store(slots[part], places[part], stored, _part_of(windows, part), alone=alone)
-            self._convert(stored, images[part])
+            fill(stored, first)
 
     def _store(
         self, slots: np.ndarray, places: np.ndarray, out: np.ndarray, windows: Windows | None, *, alone: bool
     ) -> None:
-        """Chunks or windows of them, unconverted, into `out` (n, C, h, w) of their width."""
+        """Chunks or windows of them, unconverted, into `out` (n, C, h, w), unsigned integers of their width."""
         if self._cutter is None or windows is None:
-            rows = out.reshape(len(slots), int(np.prod(self.shape))).view(np.uint8)
+            rows = out.reshape(len(slots), self._elements).view(np.uint8)
             self._shards.copy(slots, places, rows, alone=alone)
             return
         scratch = POOL.take((self._shards.reader.chunk_bytes,), np.dtype(np.uint8))

@@ -1,0 +1,181 @@
+"""Batches on the device before training asks for them."""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from cache_store.errors import UsageError
+from loaders.sampler import ShardShuffleSampler
+
+_CHECK_S = 0.1
+"""How often a thread that waits looks whether anybody still wants its batches."""
+
+
+def to_device(
+    loader: Iterable[Any],
+    device: str | torch.device,
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format | None = None,
+    prefetch: int = 2,
+) -> "DeviceLoader":
+    """Iterate a loader with its batches on a device, fetched ahead by a thread.
+
+    On CUDA a batch is copied from pinned memory on a stream of its own (batches that are pinned already are not pinned
+    again), and converted on the device, where it costs no bandwidth of the link. On the CPU batches are fetched ahead
+    and converted all the same. A loader without workers draws in the thread (variants, crops, flips); the iterator
+    itself, with a DataLoader's seed, is made in the caller's.
+
+    Parameters
+    ----------
+    loader : gives tensors, or lists, tuples and dicts of them; anything else in them is handed through
+    device : where to
+    dtype : of floating-point tensors; None: as they are
+    memory_format : of tensors with four dimensions, such as torch.channels_last; None: as they are
+    prefetch : batches fetched ahead, 1 or more
+
+    Raises
+    ------
+    UsageError : an argument that cannot be meant
+    """
+    return DeviceLoader(loader, torch.device(device), dtype, memory_format, prefetch)
+
+
+class DeviceLoader:
+    """What `to_device` gives: as long as the loader, and iterable as often."""
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        device: torch.device,
+        dtype: torch.dtype | None,
+        memory_format: torch.memory_format | None,
+        prefetch: int,
+    ) -> None:
+        if prefetch < 1:
+            raise UsageError(f"prefetch: 1 or more expected, found {prefetch}")
+        if dtype is not None and not dtype.is_floating_point:
+            raise UsageError(f"dtype: a floating-point type expected, found {dtype}")
+        self.loader = loader
+        self._mover = _Mover(device, dtype, memory_format)
+        self._prefetch = prefetch
+
+    def __len__(self) -> int:
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        handed = _Counter()
+        sampler = getattr(self.loader, "sampler", None)
+        if isinstance(sampler, ShardShuffleSampler):
+            sampler.relay_next_pass(handed.value)  # the loader's own count runs ahead of training
+        fetching = _Fetching(iter(self.loader), self._mover, self._prefetch, handed)
+        try:
+            yield from fetching.batches()
+        finally:
+            fetching.close()
+
+
+class _Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def value(self) -> int:
+        return self.count
+
+
+class _Mover:
+    """Moves and converts whatever a loader gives."""
+
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype | None, memory_format: torch.memory_format | None
+    ) -> None:
+        self._device, self._dtype, self._format = device, dtype, memory_format
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def move(self, batch: Any) -> tuple[Any, Any]:
+        """The batch on the device, and the event after which it may be used (None: now); called by the thread."""
+        if self._stream is None:
+            return _map(batch, self._tensor), None
+        with torch.cuda.stream(self._stream):
+            moved = _map(batch, self._tensor)
+            return moved, self._stream.record_event()
+
+    def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self._stream is not None and tensor.device.type == "cpu" and not tensor.is_pinned():
+            tensor = tensor.pin_memory()  # out of torch's own pool, which knows when a copy is done with it
+        tensor = tensor.to(self._device, non_blocking=True)
+        options: dict[str, Any] = {}
+        if self._dtype is not None and tensor.is_floating_point():
+            options["dtype"] = self._dtype
+        if self._format is not None and tensor.dim() == 4:
+            options["memory_format"] = self._format
+        return tensor.to(**options) if options else tensor
+
+    def hand_over(self, batch: Any, event: Any) -> Any:
+        """Make the caller's stream wait for the batch; called by whoever trains."""
+        if event is not None:
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(event)
+            _map(
+                batch, lambda tensor: tensor.record_stream(stream)
+            )  # its memory is not used again before this stream is done
+        return batch
+
+
+class _Fetching:
+    """One pass: a thread that fetches and moves, and a bounded queue."""
+
+    def __init__(self, source: Iterator[Any], mover: _Mover, prefetch: int, handed: _Counter) -> None:
+        self._source, self._mover, self._handed = source, mover, handed
+        # A batch waits in the thread's hand, too.
+        self._ready: queue.Queue[tuple[str, Any, Any]] = queue.Queue(max(1, prefetch - 1))
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._fetch, name="decant-device", daemon=True)
+        self._thread.start()
+
+    def _fetch(self) -> None:
+        try:
+            for batch in self._source:
+                if not self._put("batch", *self._mover.move(batch)):
+                    return
+            self._put("end", None, None)
+        except BaseException as error:  # handed to whoever waits for a batch
+            self._put("error", error, None)
+
+    def _put(self, kind: str, value: Any, event: Any) -> bool:
+        while not self._over.is_set():
+            try:
+                self._ready.put((kind, value, event), timeout=_CHECK_S)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def batches(self) -> Iterator[Any]:
+        while True:
+            kind, value, event = self._ready.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            self._handed.count += 1
+            yield self._mover.hand_over(value, event)
+
+    def close(self) -> None:
+        """End the thread, as soon as it has the batch that it is fetching."""
+        self._over.set()
+        self._thread.join()
+
+
+def _map(value: Any, change: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _map(each, change) for key, each in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_map(each, change) for each in value))
+    if isinstance(value, list | tuple):
+        return type(value)(_map(each, change) for each in value)
+    return value

@@ -1,0 +1,433 @@
+"""ShardShuffleSampler: all samples, every rank's share, and going on at the exact next sample."""
+
+import contextlib
+import copy
+import pickle
+import socket
+from itertools import islice
+
+import pytest
+import torch
+import torch.distributed
+import torch.multiprocessing
+from torch.utils.data import BatchSampler, DataLoader, Subset
+from torch.utils.data.distributed import DistributedSampler
+
+from cache_store.errors import UsageError
+from loaders import CachedDataset, ShardShuffleSampler, to_device
+from preprocess import build
+from tests.helpers import TINY, image_folder, write_image
+
+COUNT = 60
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """60 images of 4 classes in shards of 4; two variants of each."""
+    root = tmp_path_factory.mktemp("sampler")
+    image_folder(root / "photos", classes=("a", "b", "c", "d"), count=COUNT // 4)
+    crops = [{"RandomCrop": {"height": 8, "width": 8}}]
+    recipe = TINY | {"splits": {"train": {"folder": ".", "variants": 2, "transforms": crops}}}
+    build(root / "photos", root / "cache", recipe, workers=1, shard_mib=4 * 384 / (1 << 20))
+    return root / "cache"
+
+
+class Numbered(CachedDataset):
+    """Gives each sample's number as its label."""
+
+    def __getitems__(self, indices):
+        batch = super().__getitems__(indices)
+        batch.labels = torch.as_tensor(indices)
+        return batch
+
+
+@pytest.fixture
+def dataset(cache):
+    with Numbered(cache) as opened:
+        yield opened
+
+
+def numbers(batches):
+    return [int(n) for _, labels in batches for n in labels]
+
+
+def order_of(dataset, epoch, **arguments):
+    """What a single rank sees."""
+    sampler = ShardShuffleSampler(dataset, **arguments)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+# -- the order ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_sample_once_an_epoch_in_another_order(dataset):
+    first, second = order_of(dataset, 0), order_of(dataset, 1)
+
+    assert sorted(first) == sorted(second) == list(range(COUNT))
+    assert first != second
+    assert order_of(dataset, 0) == first
+    assert order_of(dataset, 0, seed=1) != first
+    assert order_of(dataset, 3, shuffle=False) == list(range(COUNT))
+
+
+def test_without_set_epoch_the_order_repeats_as_torchs_does(dataset):
+    sampler = ShardShuffleSampler(dataset)
+
+    assert list(sampler) == list(sampler)
+    assert dataset.epoch is None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("batch_size", [7, 64])
+def test_a_loader_gets_the_samplers_order(dataset, workers, batch_size):
+    sampler = ShardShuffleSampler(dataset, seed=3)
+    loader = DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=workers)
+
+    assert numbers(loader) == list(sampler)
+    assert len(loader) == -(-COUNT // batch_size)
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_ranks_together_see_the_order_of_one(dataset, ranks, drop_last):
+    samplers = [ShardShuffleSampler(dataset, ranks, rank, drop_last=drop_last) for rank in range(ranks)]
+    for sampler in samplers:
+        sampler.set_epoch(5)
+    shares = [list(sampler) for sampler in samplers]
+
+    assert {len(share) for share in shares} == {len(samplers[0])}
+    together = [index for step in zip(*shares, strict=True) for index in step]
+    alone = order_of(dataset, 5)
+    assert together == (alone[: COUNT // ranks * ranks] if drop_last else (alone + alone)[: -(-COUNT // ranks) * ranks])
+
+
+def test_the_epoch_reaches_the_dataset(dataset):
+    sampler = ShardShuffleSampler(dataset)
+    sampler.set_epoch(3)
+
+    assert dataset.epoch == 3
+
+
+def test_it_is_a_distributed_sampler_to_who_asks(dataset):
+    """Lightning wraps every other kind in one of its own, which would deal the samples out twice."""
+    sampler = ShardShuffleSampler(dataset, 2, 1)
+
+    assert isinstance(sampler, DistributedSampler)
+    assert (sampler.num_replicas, sampler.rank, sampler.drop_last, sampler.shuffle, sampler.epoch) == (
+        2,
+        1,
+        False,
+        True,
+        0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "seed of 0 or more"),
+        ({"window_shards": 0}, "window_shards of 1 or more"),
+        ({"num_replicas": 2, "rank": 2}, "a rank of 0 to 1 expected, found 2"),
+        ({"num_replicas": 2, "rank": -1}, "found -1"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(dataset, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        ShardShuffleSampler(dataset, **arguments)
+
+
+def test_only_our_dataset_has_shards(dataset):
+    with pytest.raises(UsageError, match="a CachedDataset expected, found Subset"):
+        ShardShuffleSampler(Subset(dataset, [0]))
+
+
+# -- resuming ----------------------------------------------------------------------------------------------------------
+
+
+def resumed(cache, state, **arguments):
+    dataset = Numbered(cache)
+    sampler = ShardShuffleSampler(dataset, **arguments)
+    sampler.load_state_dict(state)
+    return dataset, sampler
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_goes_on_at_the_next_sample_trained(cache, dataset, workers, given):
+    """Workers have fetched eight batches ahead; the state counts those that training got."""
+    sampler = ShardShuffleSampler(dataset, seed=9)
+    sampler.set_epoch(2)
+    loader = DataLoader(
+        dataset, batch_size=4, sampler=sampler, num_workers=workers, prefetch_factor=4 if workers else None
+    )
+    batches = iter(loader)
+    before = numbers(islice(batches, 3))
+    state = sampler.state_dict(12 if given else None)
+    state = pickle.loads(pickle.dumps(state))
+
+    again, other = resumed(cache, state)
+    rest = DataLoader(again, batch_size=4, sampler=other, num_workers=workers)
+
+    assert len(rest) == 12
+    after = numbers(rest)
+    assert before + after == order_of(dataset, 2, seed=9)
+    assert again.epoch == 2
+    assert len(rest) == 15  # the next epoch is a whole one
+    other.set_epoch(3)
+    assert numbers(rest) == order_of(dataset, 3, seed=9)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_thread_that_fetches_ahead_counts_as_not_seen(cache, dataset, workers):
+    sampler = ShardShuffleSampler(dataset)
+    sampler.set_epoch(0)
+    loader = to_device(DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=workers), "cpu", prefetch=3)
+    batches = iter(loader)
+    before = numbers(islice(batches, 5))
+    state = sampler.state_dict()
+    batches.close()
+
+    assert state == sampler.state_dict()
+    again, other = resumed(cache, state)
+    assert before + numbers(to_device(DataLoader(again, batch_size=4, sampler=other), "cpu")) == order_of(dataset, 0)
+
+
+def test_persistent_workers_count_each_pass_from_its_start(cache, dataset):
+    sampler = ShardShuffleSampler(dataset)
+    loader = DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=1, persistent_workers=True)
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        numbers(loader)
+    sampler.set_epoch(2)
+    batches = iter(loader)
+    before = numbers(islice(batches, 2))
+    state = sampler.state_dict()
+
+    assert before + numbers(DataLoader(*resumed_pair(cache, state))) == order_of(dataset, 2)
+
+
+def resumed_pair(cache, state):
+    dataset, sampler = resumed(cache, state)
+    return dataset, 4, None, sampler
+
+
+@pytest.mark.parametrize(("ranks", "later"), [(2, 1), (1, 3), (3, 2), (4, 4)])
+def test_going_on_with_another_number_of_ranks(cache, dataset, ranks, later):
+    samplers = [ShardShuffleSampler(dataset, ranks, rank) for rank in range(ranks)]
+    for sampler in samplers:
+        sampler.set_epoch(1)
+    shares = [numbers(islice(DataLoader(dataset, batch_size=3, sampler=sampler), 2)) for sampler in samplers]
+    before = [index for step in zip(*shares, strict=True) for index in step]
+    states = [sampler.state_dict(6) for sampler in samplers]
+    assert all(state == states[0] for state in states)
+
+    rest = [list(resumed(cache, states[0], num_replicas=later, rank=rank)[1]) for rank in range(later)]
+
+    together = before + [index for step in zip(*rest, strict=True) for index in step]
+    assert together[:COUNT] == order_of(dataset, 1)
+    assert len(together) - COUNT < later
+
+
+def test_a_resumed_pass_may_be_interrupted_again(cache, dataset):
+    sampler = ShardShuffleSampler(dataset, seed=4)
+    sampler.set_epoch(0)
+    seen = []
+    for _ in range(3):
+        batches = iter(DataLoader(dataset, batch_size=5, sampler=sampler))
+        seen += numbers(islice(batches, 2))
+        state = sampler.state_dict()
+        dataset, sampler = resumed(cache, state)
+    seen += list(sampler)
+
+    assert seen == order_of(dataset, 0, seed=4)
+
+
+def test_a_state_of_the_end_of_an_epoch(cache, dataset):
+    """An epoch that is over gives nothing more; the loop goes on to the next."""
+    sampler = ShardShuffleSampler(dataset)
+    sampler.set_epoch(1)
+    assert len(numbers(DataLoader(dataset, batch_size=8, sampler=sampler))) == COUNT
+    _, other = resumed(cache, sampler.state_dict(COUNT + 4))
+
+    other.set_epoch(1)
+    assert list(other) == []
+    other.set_epoch(2)
+    assert list(other) == order_of(dataset, 2)
+
+
+def test_setting_the_epoch_again_keeps_the_place_another_one_does_not(cache, dataset):
+    sampler = ShardShuffleSampler(dataset)
+    sampler.set_epoch(4)
+    next(iter(DataLoader(dataset, batch_size=10, sampler=sampler)))
+    state = sampler.state_dict()
+
+    _, same = resumed(cache, state)
+    same.set_epoch(4)
+    _, other = resumed(cache, state)
+    other.set_epoch(5)
+
+    assert len(same) == 50
+    assert list(same) == order_of(dataset, 4)[10:]
+    assert len(other) == COUNT
+
+
+def test_before_the_first_pass_the_state_is_its_start(cache, dataset):
+    sampler = ShardShuffleSampler(dataset, seed=7)
+    sampler.set_epoch(1)
+
+    assert list(resumed(cache, sampler.state_dict())[1]) == order_of(dataset, 1, seed=7)
+
+
+def test_variants_that_were_drawn_stay_drawn(cache, dataset):
+    """set_epoch was never called: resuming must not fix the variant."""
+    sampler = ShardShuffleSampler(dataset)
+    next(iter(sampler))
+
+    again, _ = resumed(cache, sampler.state_dict())
+
+    assert again.epoch is None
+
+
+def test_a_state_of_another_snapshot_is_refused(tmp_path):
+    photos = image_folder(tmp_path / "photos", count=2)
+    build(photos, tmp_path / "cache", TINY, workers=1)
+    state = ShardShuffleSampler(CachedDataset(tmp_path / "cache")).state_dict()
+    write_image(photos / "cat" / "new.png", 99)
+    build(photos, tmp_path / "cache", workers=1)
+    sampler = ShardShuffleSampler(CachedDataset(tmp_path / "cache"))
+
+    with pytest.raises(UsageError, match=r"state is of snapshot 000001 .* the dataset is at snapshot 000002"):
+        sampler.load_state_dict(state)
+    ShardShuffleSampler(CachedDataset(tmp_path / "cache", snapshot="000001")).load_state_dict(state)
+
+
+def test_a_state_of_another_cache_with_a_snapshot_of_the_same_name_is_refused(tmp_path, dataset):
+    build(image_folder(tmp_path / "photos", count=30), tmp_path / "cache", TINY, workers=1)
+
+    with pytest.raises(UsageError, match="the same positions are other samples there"):
+        ShardShuffleSampler(dataset).load_state_dict(
+            ShardShuffleSampler(CachedDataset(tmp_path / "cache")).state_dict()
+        )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"version": 2}, {"position": -1}, {"position": COUNT + 1}, {"seed": "x"}, {"epoch": None}, {"split": "val"}],
+)
+def test_a_state_that_is_none_is_refused(dataset, change):
+    sampler = ShardShuffleSampler(dataset)
+    state = sampler.state_dict() | change
+
+    with pytest.raises(UsageError):
+        sampler.load_state_dict(state)
+    with pytest.raises(UsageError, match="not the state of a ShardShuffleSampler"):
+        sampler.load_state_dict({})
+
+
+def test_samples_seen_have_to_be_possible(dataset):
+    with pytest.raises(UsageError, match="0 or more expected, found -1"):
+        ShardShuffleSampler(dataset).state_dict(-1)
+
+
+class Pairs(BatchSampler):
+    """A batch sampler that does not say how large its batches are."""
+
+    def __init__(self, sampler):
+        self.sampler = sampler
+
+    def __iter__(self):
+        indices = iter(self.sampler)
+        yield from ([index, next(indices)] for index in indices)
+
+    def __len__(self):
+        return len(self.sampler) // 2
+
+
+def test_with_a_batch_sampler_of_unknown_size_the_number_has_to_be_given(dataset):
+    sampler = ShardShuffleSampler(dataset)
+    batches = iter(DataLoader(dataset, batch_sampler=Pairs(sampler)))
+    numbers(islice(batches, 3))
+
+    with pytest.raises(UsageError, match="cannot be known with a batch sampler of type Pairs"):
+        sampler.state_dict()
+    assert sampler.state_dict(6)["position"] == 6
+
+
+# -- torchdata ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("taken", [0, 1, 4, 15])
+def test_torchdatas_stateful_loader(cache, dataset, workers, taken):
+    stateful = pytest.importorskip("torchdata.stateful_dataloader").StatefulDataLoader
+    options = {"batch_size": 4, "num_workers": workers, "prefetch_factor": 4 if workers else None}
+    sampler = ShardShuffleSampler(dataset, seed=2)
+    sampler.set_epoch(1)
+    loader = stateful(dataset, sampler=sampler, **options)
+    batches = iter(loader)
+    before = numbers(islice(batches, taken))
+    state = copy.deepcopy(loader.state_dict())
+    del batches
+
+    again = Numbered(cache)
+    other = stateful(again, sampler=ShardShuffleSampler(again, seed=2), **options)
+    other.load_state_dict(state)
+
+    assert before + numbers(other) == order_of(dataset, 1, seed=2)
+
+
+# -- ranks -------------------------------------------------------------------------------------------------------------
+
+
+def _rank(rank, port, folder, snapshots, seeds, results):
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    try:
+        dataset = CachedDataset(folder, snapshot=snapshots[rank])
+        sampler = ShardShuffleSampler(dataset, seed=seeds[rank])
+        sampler.set_epoch(1)
+        results[rank] = list(sampler)
+    except UsageError as error:
+        results[rank] = str(error)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def two_ranks(folder, snapshots, seeds=(0, 0)):
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with torch.multiprocessing.Manager() as manager:
+        results = manager.dict()
+        torch.multiprocessing.spawn(_rank, (port, folder, snapshots, seeds, results), nprocs=2)
+        return dict(results)
+
+
+@pytest.fixture(scope="module")
+def two_snapshots(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ranks")
+    photos = image_folder(root / "photos", count=3)
+    build(photos, root / "cache", TINY, workers=1)
+    write_image(photos / "cat" / "new.png", 99)
+    build(photos, root / "cache", workers=1)
+    return root / "cache"
+
+
+def test_ranks_of_torch_distributed_share_an_epoch(two_snapshots):
+    shares = two_ranks(two_snapshots, ("000001", "000001"))
+
+    assert sorted(shares[0] + shares[1]) == list(range(6))
+
+
+def test_ranks_refuse_to_mix_snapshots(two_snapshots):
+    said = two_ranks(two_snapshots, ("000001", "000002"))
+
+    for message in said.values():
+        assert "ranks would mix samples: rank 0 has snapshot '000001'" in message
+        assert "rank 1 has snapshot '000002'" in message
+
+
+def test_ranks_refuse_to_mix_orders(two_snapshots):
+    said = two_ranks(two_snapshots, (None, None), (0, 1))
+
+    assert all("rank 0 has seed 0, rank 1 has seed 1" in message for message in said.values())
