@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import click
@@ -36,9 +37,27 @@ def place(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_python_blocks_run(place, number):
-    subprocess.run([sys.executable, "-c", blocks("python")[number]], cwd=place, check=True, env=os.environ)
+def run(place, *numbers, before="", indent=""):
+    """Run blocks one after the other in a fresh process."""
+    code = before + textwrap.indent("\n".join(blocks("python")[number] for number in numbers), indent)
+    subprocess.run([sys.executable, "-c", code], cwd=place, check=True, env=os.environ)
+
+
+def test_the_training_loop_runs_in_single_precision(place):
+    run(place, 0)
+
+
+def test_the_training_loop_runs_under_autocast(place):
+    run(place, 0, before="import torch\nwith torch.autocast('cpu', torch.bfloat16):\n", indent="    ")
+
+
+def test_what_else_it_does_runs_after_it(place):
+    run(place, 0, 1)
+
+
+def test_rendering_at_inference_runs(place):
+    run(place, 2)
+    assert len(blocks("python")) == 3
 
 
 def test_the_table_of_keys_is_a_valid_recipe_with_the_defaults():
