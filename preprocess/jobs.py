@@ -1,7 +1,8 @@
 """What the builder and its workers say to each other: plain values, sent by pickle between our own processes.
 
-builder -> worker   Setup, then a job; a `Wanted` in answer to a `Hashed`
-worker -> builder   READY; for each job: `Hashed` (reading jobs only), then `Done`; or an exception that ends the build
+builder -> worker   Setup, then jobs; a `Wanted` in answer to a `Hashed`; REST when the build is over, then a Setup
+worker -> builder   READY after a Setup; for each job: `Hashed` (reading jobs only), then `Done`; or an exception that
+                    ends the build
 """
 
 from dataclasses import dataclass, field, replace
@@ -13,11 +14,12 @@ from cache_store.records import PendingShard
 from preprocess.rendering import Rendering, Statistics
 
 READY = "ready"
+REST = "rest"
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Sent once to each worker.
+    """Sent to each worker before the jobs of a build.
 
     Attributes
     ----------

@@ -154,7 +154,7 @@ class Run:
 
     def _do(self, jobs: Sequence[Job]) -> None:
         with self.timer.stage("start"):
-            self.pool.start(len(jobs))
+            self.pool.start(jobs)
         self.pool.run(jobs, self)
 
     def _read_jobs(self, numbers: np.ndarray, rendering: int, variants: int, slots: int) -> list[ReadJob]:

@@ -1,6 +1,6 @@
 """One worker process: takes jobs, renders, writes shards into `pending/<build id>/`. No torch, no zarr, no lock.
 
-Started by `pipeline`; ends when its pipe closes, and at once when the builder dies.
+Started by `process`; ends when its pipe closes, after a long rest, and at once when the builder dies.
 """
 
 import contextlib
@@ -23,12 +23,15 @@ from cache_store.records import PendingShard, row_dtype, write_record
 from cache_store.shard import ShardReader, ShardWriter
 from preprocess.augment import library
 from preprocess.errors import SourceError
-from preprocess.jobs import READY, Done, Failure, Hashed, Job, NormaliseJob, ReadJob, Setup, Wanted
+from preprocess.jobs import READY, REST, Done, Failure, Hashed, Job, NormaliseJob, ReadJob, Setup, Wanted
 from preprocess.read import read_source
 from preprocess.render import DECODERS, Normaliser, Renderer, channel_sums, to_planes
 from preprocess.rendering import Rendering
 from preprocess.scan import STAT
 from preprocess.state import WorkerState
+
+IDLE_S = 60.0
+"""How long a worker waits for another build of the same builder; it holds some 100 MB."""
 
 _KEPT_BYTES = 32 << 20
 """Encoded bytes that a job keeps between hashing and rendering; files beyond are read a second time."""
@@ -45,16 +48,24 @@ def main(connection_fd: int, state_fd: int, parent: int) -> None:
     connection, state = Connection(connection_fd), WorkerState(state_fd)
     library(without_torch=True)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        worker = Worker(connection.recv(), state)
-        connection.send(READY)
-        while True:
-            try:
-                worker.run(connection.recv(), connection)
-            except (EOFError, BrokenPipeError, ConnectionResetError):
-                raise
-            except Exception as error:  # not about one image: the builder raises it
-                state.idle()
-                connection.send(error)
+        while serve_a_build(connection, state):
+            _give_back_memory()
+
+
+def serve_a_build(connection: Connection, state: WorkerState) -> bool:
+    """Do the jobs of one build, until it gives this worker a rest; whether another build came in time for the next."""
+    worker = Worker(connection.recv(), state)
+    connection.send(READY)
+    while (job := connection.recv()) != REST:
+        try:
+            worker.run(job, connection)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:  # not about one image: the builder raises it
+            state.idle()
+            connection.send(error)
+    del worker
+    return connection.poll(IDLE_S)
 
 
 def _die_with(parent: int) -> None:
