@@ -6,6 +6,7 @@ snapshot as it was, and finished shards for the next build.
 """
 
 import errno
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from preprocess.rendering import Statistics
 from preprocess.report import BuildReport, in_units
 from preprocess.run import Progress, Run, hash_first
 from preprocess.scan import propose_splits
+from preprocess.statistics import current_statistics, drift, drift_in_words
 from preprocess.stock import Stock
 from preprocess.timer import Timer
 
@@ -76,6 +78,7 @@ def build(
     rerender: bool = False,
     retry_failed: bool = False,
     checksum: bool = False,
+    refresh_stats: bool = False,
     shard_mib: float = 32,
     stall_s: float = 120,
     decoder: str = DECODER,
@@ -99,6 +102,7 @@ def build(
     rerender : make new tensors beside the old where this environment renders other pixels
     retry_failed : try images again that are known not to decode or render
     checksum : hash every file, whatever its time stamps say
+    refresh_stats : take the statistics of the images as they are now; tensors are normalised anew, nothing is decoded
     shard_mib : size of a shard of new tensors
     stall_s : longest that one image may take
     decoder : import path of the function that decodes, like `preprocess.decode:decode`
@@ -126,7 +130,7 @@ def build(
         decoder,
         progress or _Silent(),
     )
-    options = PlanOptions(decoder, stats, limit, rerender, retry_failed, checksum)
+    options = PlanOptions(decoder, stats, limit, rerender, retry_failed, checksum, refresh_stats)
     settled = list(overrides)
     writer.refuse_foreign(cache_path)
 
@@ -179,12 +183,15 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
         run = Run(plan, stock, folder, pool, settings.workers, settings.budget, settings.progress, timer)
         with timer.stage("render"):
             run.render_missing(splits)
+        with timer.stage("normalise"):
+            run.settle_statistics(splits)
         if previous is not None and is_current(previous.snapshot, plan, stock, splits):
             writer.clear_pending([*old_folders, folder])  # what was tried again failed again
             return _report(plan, previous.snapshot, timer, up_to_date=True)
         with timer.stage("normalise"):
-            run.settle_statistics(splits)
-            run.normalise()
+            while not run.normalise(splits):
+                with timer.stage("render"):
+                    run.render_missing(splits)
     with timer.stage("commit"):
         snapshot = publish(plan, stock, splits, writer.Commit(cache, folder), timer.total_s())
         writer.clear_pending([*old_folders, folder])
@@ -217,6 +224,7 @@ def _report(
     report = BuildReport(str(plan.cache), up_to_date=up_to_date, classes=len(plan.classes))
     report.variants = {name: plan.variants(name) for name in plan.recipe.named_splits}
     report.rendered = run.rendered if run is not None else 0
+    report.normalised = run.normalised if run is not None else 0
     if snapshot is not None:
         report.snapshot = snapshot.name
         report.samples = {name: len(table) for name, table in snapshot.splits.items()}
@@ -227,6 +235,11 @@ def _report(
         stored = sum(len(table) * table.variants for table in snapshot.splits.values())
         report.reused = max(0, stored - report.rendered)
     report.departures = list(plan.departures)
+    if snapshot is not None and plan.recipe.normalize == "dataset":
+        pinned, now = (first.mean, first.std), current_statistics(snapshot.splits, math.prod(plan.recipe.size))
+        if now is not None:
+            report.drift = drift(pinned, now)
+            report.departures += filter(None, [drift_in_words(pinned, now)])
     for kind, tally in run.noted.items() if run is not None else ():
         lost = "only the high byte was kept" if kind == "16-bit" else "it was dropped"
         report.departures.append(f"images with {kind}, {tally.count:,}: {lost} ({tally.shown()})")

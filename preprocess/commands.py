@@ -31,6 +31,9 @@ def _say(text: str) -> None:
 @click.option("--allow-shrink", is_flag=True, help="Permit a build that drops more than half of a split.")
 @click.option("--rerender", is_flag=True, help="Make new tensors where this environment renders other pixels.")
 @click.option("--retry-failed", is_flag=True, help="Try images again that are known not to decode or render.")
+@click.option(
+    "--refresh-stats", is_flag=True, help="Normalise by the images as they are now; nothing is decoded again."
+)
 @click.option("--checksum", is_flag=True, help="Hash every file, whatever its time stamps say.")
 @click.option("--shard-mib", type=float, default=32, show_default=True, help="Size of a shard of new tensors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -48,6 +51,7 @@ def build(
     allow_shrink: bool,
     rerender: bool,
     retry_failed: bool,
+    refresh_stats: bool,
     checksum: bool,
     shard_mib: float,
     as_json: bool,
@@ -80,6 +84,7 @@ def build(
             allow_shrink=allow_shrink,
             rerender=rerender,
             retry_failed=retry_failed,
+            refresh_stats=refresh_stats,
             checksum=checksum,
             shard_mib=shard_mib,
             progress=progress,

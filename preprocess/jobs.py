@@ -63,20 +63,41 @@ class ReadJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Some tensors of one finished shard, pending or committed.
+
+    Attributes
+    ----------
+    shard : its rows are the tensors that are meant
+    places : int64 (n,), where in the file each of them is
+    """
+
+    shard: PendingShard
+    places: np.ndarray
+
+    @staticmethod
+    def whole(shard: PendingShard) -> "Part":
+        """All of a pending shard."""
+        return Part(shard, np.arange(len(shard.rows)))
+
+
+@dataclass(frozen=True, slots=True)
 class NormaliseJob:
-    """Write one pending shard anew with another normalisation. Its items are slots, none of which can be blamed.
+    """Write finished tensors into one new shard, with another normalisation. No item can be blamed for a death.
 
     Attributes
     ----------
     statistics : for float16; None: 8-bit pixels
+    slots : S of the new shard
     """
 
     job_id: int
-    shard: PendingShard
+    parts: tuple[Part, ...]
     statistics: Statistics | None
+    slots: int
 
     def __len__(self) -> int:
-        return len(self.shard.rows)
+        return sum(len(part.places) for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +138,7 @@ class Done:
     Attributes
     ----------
     shards : finished, with their records on disk
-    failures : by place in the job
+    failures : by place in the job; in a NormaliseJob, tensors that are damaged
     notes : by place in the job, such as ("16-bit",)
     """
 

@@ -55,7 +55,7 @@ def publish(plan: Plan, stock: Stock, splits: Splits, commit: writer.Commit, sec
                 probe=rendering.probe,
                 versions=versions,
                 shape=rendering.shape,
-                slots=stock.slots_to_publish(rendering),
+                slots=stock.slots(rendering),
             )
         )
         stock.adopt(commit, rendering, splits)
@@ -104,14 +104,14 @@ def _table(plan: Plan, stock: Stock, name: str, numbers: np.ndarray) -> SplitTab
     assert plan.statistics is not None, "statistics are settled before a snapshot is published"
     rendering = plan.final(plan.renderings[name])
     kept = plan.survivors(numbers)
-    catalog, slots = stock.look(rendering)
+    look = stock.look(rendering)
     found = stock.find(name, kept)
     assert (found >= 0).all(), "a sample without a slot"
     columns = no_rows(plan.variants(name), rendering.shape[0])
     if len(kept):
-        rows = catalog.rows[found]
+        rows = look.catalog.rows[found]
         columns = _source_columns(plan, kept) | {
-            "slot": slots[found],
+            "slot": look.place[found],
             "source_hw": rows["source_hw"][:, 0],
             **{column: rows[column] for column in ("checksum", "sum", "sumsq", "decoder")},
         }

@@ -14,7 +14,7 @@ import pytest
 from cache_store.errors import StorageError
 from preprocess import Recipe, pipeline
 from preprocess.errors import WorkerError
-from preprocess.jobs import Done, NormaliseJob, ReadJob, Setup, Wanted
+from preprocess.jobs import Done, NormaliseJob, Part, ReadJob, Setup, Wanted
 from preprocess.pipeline import WorkerPool, _how_it_died
 from preprocess.standby import STANDBY
 from tests import decoders
@@ -259,7 +259,7 @@ def test_shards_are_normalised_by_jobs_too(setup, files, notes):
         pool.run(jobs_of(files, 3), client)
         shards = [shard for _, answer in client.finished for shard in answer.shards]
         statistics = ((0.5,) * 3, (0.25,) * 3)
-        pool.run([NormaliseJob(50 + i, shard, statistics) for i, shard in enumerate(shards)], second)
+        pool.run([NormaliseJob(50 + i, (Part.whole(shard),), statistics, 8) for i, shard in enumerate(shards)], second)
 
     normalised = [shard for _, answer in second.finished for shard in answer.shards]
     assert sorted(len(shard.rows) for shard in normalised) == [3, 3]
