@@ -140,19 +140,37 @@ def recover(cache: Path) -> tuple[list[PendingShard], list[Path]]:
     shards: list[PendingShard] = []
     if not (cache / layout.METADATA).exists():
         return [], []
-    with os.scandir(layout.pending_dir(cache)) as entries:
-        folders = [Path(e.path) for e in entries if _HEX_ID.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
+    folders = _build_folders(cache)
     committed = read_root(cache).last
-    for folder in sorted(folders):
+    for folder in folders:
         _undo_adoption(folder, cache, committed)
-        for record in sorted(folder.glob("*.record")):
-            try:
-                shard = read_record(record)
-                with ShardReader(shard.path, shard.slots, shard.chunk_bytes):
-                    shards.append(shard)
-            except (IntegrityError, OSError):
-                continue  # cut short by the kill: rendered again
+        shards += _finished(folder)
     return shards, folders
+
+
+def unfinished(cache: Path) -> list[PendingShard]:
+    """What `recover` would find, but for shards that a killed commit had moved; changes nothing, needs no lock."""
+    try:
+        return [shard for folder in _build_folders(cache) for shard in _finished(folder)]
+    except FileNotFoundError:
+        return []
+
+
+def _build_folders(cache: Path) -> list[Path]:
+    with os.scandir(layout.pending_dir(cache)) as entries:
+        return sorted(Path(e.path) for e in entries if _HEX_ID.fullmatch(e.name) and e.is_dir(follow_symlinks=False))
+
+
+def _finished(folder: Path) -> list[PendingShard]:
+    shards = []
+    for record in sorted(folder.glob("*.record")):
+        try:
+            shard = read_record(record)
+            with ShardReader(shard.path, shard.slots, shard.chunk_bytes):
+                shards.append(shard)
+        except (IntegrityError, OSError):
+            continue  # cut short by the kill: rendered again
+    return shards
 
 
 def verify_pending(shard: PendingShard) -> bool:
@@ -354,6 +372,15 @@ def clear_pending(folders: Iterable[Path]) -> None:
     """Remove folders of builds that are done. What cannot be removed now (an orphan still writes) goes another time."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def source_by_hint(cache: Path) -> Path | None:
+    """Where `leave_source_hint` says that SOURCE lies; None if nobody said so."""
+    try:
+        relative = layout.source_hint(cache).read_bytes()
+    except OSError:
+        return None
+    return Path(os.path.normpath(os.path.join(cache.resolve(), os.fsdecode(relative))))
 
 
 def leave_source_hint(cache: Path, source: Path) -> None:

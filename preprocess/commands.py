@@ -15,6 +15,11 @@ def _say(text: str) -> None:
     click.echo(text.encode("utf-8", "backslashreplace"))
 
 
+def _say_aside(text: str) -> None:
+    """What is no result goes to stderr."""
+    click.echo(text.encode("utf-8", "backslashreplace"), err=True)
+
+
 @click.command()
 @click.argument("source", type=FOLDER)
 @click.argument("cache", type=FOLDER)
@@ -88,10 +93,33 @@ def build(
             checksum=checksum,
             shard_mib=shard_mib,
             progress=progress,
+            announce=progress.say if progress is not None else _say_aside,
         )
     _say(report.to_json() if as_json else str(report))
     if dry_run and report.peak_bytes > report.free_bytes:
         sys.exit(7)
+
+
+@click.command()
+@click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="[SOURCE] CACHE")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def status(folders: tuple[Path, ...], as_json: bool) -> None:
+    """Say what changed in SOURCE since CACHE was built, and what a build would do and why. Writes nothing.
+
+    Without SOURCE: the folder that CACHE was built from.
+
+    \b
+    decant status photos cache
+    decant status cache --json
+    """
+    if len(folders) > 2:
+        raise click.UsageError(f"SOURCE and CACHE expected, found {len(folders)} folders")
+    augment.library(without_torch=True)
+    from preprocess.survey import status as look
+
+    *source, cache = folders
+    report = look(source[0] if source else None, cache)
+    _say(report.to_json() if as_json else str(report))
 
 
 @click.command()

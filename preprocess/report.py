@@ -69,7 +69,7 @@ class BuildReport:
         if not self.up_to_date:
             anew = f", {self.normalised:,} of them normalised anew" if self.normalised else ""
             lines.append(f"  variants   {self.rendered:,} rendered, {self.reused:,} reused{anew}")
-        lines.append(f"  mean, std  {_numbers(self.mean)}, {_numbers(self.std)}")
+        lines.append(f"  mean, std  {numbers_in_words(self.mean)}, {numbers_in_words(self.std)}")
         lines.append(f"  time       {', '.join(f'{stage} {s:.1f} s' for stage, s in self.seconds.items())}")
         free = f"; decant gc would free {in_units(self.reclaimable_bytes)}" if self.reclaimable_bytes else ""
         lines.append(f"  on disk    {in_units(self.cache_bytes)}{free}")
@@ -117,13 +117,13 @@ class BuildReport:
         for reason, count in by_count[:_LISTED_FAILURES]:
             paths = [f["path"] for f in self.failures if f"{f['stage']}: {f['reason']}" == reason]
             more = f" and {count - 1:,} more" if count > 1 else ""
-            lines.append(f"    {_printable(paths[0])}{more}: {reason}")
+            lines.append(f"    {printable(paths[0])}{more}: {reason}")
         if len(by_count) > _LISTED_FAILURES:
             lines.append(f"    … and {len(by_count) - _LISTED_FAILURES} more reasons (all of them with --json)")
         return lines
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """A file name on one line, whatever bytes it is made of."""
     return name if name.isprintable() else repr(name)
 
@@ -137,5 +137,6 @@ def in_units(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def _numbers(values: list[float]) -> str:
+def numbers_in_words(values: list[float]) -> str:
+    """mean or std, one value a channel."""
     return "[" + ", ".join(f"{value:.4f}" for value in values) + "]"

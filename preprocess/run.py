@@ -37,6 +37,14 @@ class Progress(Protocol):
         """So many images of the stage are done, and so many failed."""
 
 
+class Silent:
+    """Progress that nobody watches."""
+
+    def stage(self, name: str, total: int) -> None: ...
+
+    def update(self, done: int, failed: int) -> None: ...
+
+
 def hash_first(plan: Plan, known_sizes: np.ndarray, threads: int, stall_s: float, progress: Progress) -> None:
     """Settle by digest which files are known by another name or time, before planning what to render.
 

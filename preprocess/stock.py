@@ -147,7 +147,7 @@ class Stock:
         """
         sources = self.plan.sources
         lacking = numbers[(self.find(split, numbers) < 0).any(axis=1) | ~sources.known[numbers]]
-        if (len(lacking) or self._to_normalise(split, numbers)) and self.plan.history.look_back():
+        if (len(lacking) or self.to_normalise(split, numbers)) and self.plan.history.look_back():
             self.refresh()
             return self.missing(split, numbers)
         refused = self.plan.refused.get(self.plan.renderings[split].pixels_id, {})
@@ -169,7 +169,7 @@ class Stock:
             pending = sum(len(shard.rows) for shard in self.pending if shard.pixels_id == rendering.pixels_id)
             lacking -= min(unread, pending)
             variants += lacking
-            lacking += self._to_normalise(name, usable)
+            lacking += self.to_normalise(name, usable)
             slots = self.slots(rendering)
             shards = -(-lacking // slots) + workers * k  # the last of each worker and variant is partly filled
             needed += lacking * (rendering.chunk_bytes + CHECKSUM_BYTES) + (
@@ -195,7 +195,7 @@ class Stock:
             return origin.tensors_id == final.tensors_id
         return (origin.mean, origin.std) == (final.mean, final.std) and origin.slots == slots
 
-    def _to_normalise(self, split: str, numbers: np.ndarray) -> int:
+    def to_normalise(self, split: str, numbers: np.ndarray) -> int:
         """How many committed tensors of other statistics these sources need."""
         rendering = self.plan.renderings[split]
         look, final = self.look(rendering), self._final_id(rendering)
