@@ -1,8 +1,9 @@
-"""Zarr metadata and small arrays, encoded by zarr-python into memory; bytes only, nothing touches the disk here.
+"""Zarr metadata as zarr-python writes it, and small arrays; bytes only, nothing touches the disk here.
 
 The only import of zarr in the product, and a late one: reading a cache needs none of it.
 """
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cache_store.canonical import canonical_json, digest_of
+from cache_store.shard import CHECKSUM_BYTES, checksum
 
 
 def encode_group(attributes: Mapping[str, Any]) -> bytes:
@@ -48,37 +50,46 @@ def encode_arrays(arrays: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> dic
 
     Parameters
     ----------
-    arrays : name -> (array, dimension names)
+    arrays : name -> (little-endian array, dimension names)
 
     Returns
     -------
     relative path -> bytes
     """
+    files: dict[str, bytes] = {}
+    for name, (data, dimensions) in arrays.items():
+        metadata = json.loads(_array_metadata(data.dtype.str, tuple(dimensions)))
+        metadata["shape"] = list(data.shape)
+        metadata["chunk_grid"]["configuration"]["chunk_shape"] = [max(n, 1) for n in data.shape]
+        files[f"{name}/zarr.json"] = json.dumps(metadata, indent=2).encode()
+        if data.size:
+            raw = np.ascontiguousarray(data).tobytes()
+            key = ".".join(["c", *("0" for _ in data.shape)])
+            files[f"{name}/{key}"] = raw + checksum(raw).to_bytes(CHECKSUM_BYTES, "little")
+    return files
+
+
+@functools.cache
+def _array_metadata(dtype: str, dimensions: tuple[str, ...]) -> bytes:
+    """`zarr.json` of a small array whose lengths are all 1, by zarr-python; asked once for each kind of array, as it
+    takes longer for one than writing a small snapshot does."""
     import zarr
     from zarr.codecs import Crc32cCodec
     from zarr.storage import MemoryStore
 
     blobs: dict[str, Any] = {}
-    store = MemoryStore(blobs)
-    for name, (data, dimensions) in arrays.items():
-        array = zarr.create_array(
-            store,
-            name=name,
-            shape=data.shape,
-            chunks=tuple(max(n, 1) for n in data.shape),
-            dtype=data.dtype,
-            fill_value=0,
-            filters=None,
-            compressors=[Crc32cCodec()],
-            chunk_key_encoding={"name": "default", "separator": "."},
-            dimension_names=list(dimensions),
-            config={"write_empty_chunks": True},
-        )
-        if data.size:
-            array[...] = data
-    # zarr-python adds groups of its own on the way to nested arrays: those are the caller's to write.
-    groups = {f"{path.rpartition('/')[0]}/zarr.json" for path in arrays} | {"zarr.json"}
-    return {path: bytes(blob.to_bytes()) for path, blob in blobs.items() if path not in groups}
+    zarr.create_array(
+        MemoryStore(blobs),
+        shape=(1,) * len(dimensions),
+        chunks=(1,) * len(dimensions),
+        dtype=np.dtype(dtype),
+        fill_value=0,
+        filters=None,
+        compressors=[Crc32cCodec()],
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=list(dimensions),
+    )
+    return bytes(blobs["zarr.json"].to_bytes())
 
 
 def resized(image_metadata: bytes, slots: int) -> bytes:

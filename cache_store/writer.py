@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -140,19 +141,37 @@ def recover(cache: Path) -> tuple[list[PendingShard], list[Path]]:
     shards: list[PendingShard] = []
     if not (cache / layout.METADATA).exists():
         return [], []
-    with os.scandir(layout.pending_dir(cache)) as entries:
-        folders = [Path(e.path) for e in entries if _HEX_ID.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
+    folders = _build_folders(cache)
     committed = read_root(cache).last
-    for folder in sorted(folders):
+    for folder in folders:
         _undo_adoption(folder, cache, committed)
-        for record in sorted(folder.glob("*.record")):
-            try:
-                shard = read_record(record)
-                with ShardReader(shard.path, shard.slots, shard.chunk_bytes):
-                    shards.append(shard)
-            except (IntegrityError, OSError):
-                continue  # cut short by the kill: rendered again
+        shards += _finished(folder)
     return shards, folders
+
+
+def unfinished(cache: Path) -> list[PendingShard]:
+    """What `recover` would find, but for shards that a killed commit had moved; changes nothing, needs no lock."""
+    try:
+        return [shard for folder in _build_folders(cache) for shard in _finished(folder)]
+    except FileNotFoundError:
+        return []
+
+
+def _build_folders(cache: Path) -> list[Path]:
+    with os.scandir(layout.pending_dir(cache)) as entries:
+        return sorted(Path(e.path) for e in entries if _HEX_ID.fullmatch(e.name) and e.is_dir(follow_symlinks=False))
+
+
+def _finished(folder: Path) -> list[PendingShard]:
+    shards = []
+    for record in sorted(folder.glob("*.record")):
+        try:
+            shard = read_record(record)
+            with ShardReader(shard.path, shard.slots, shard.chunk_bytes):
+                shards.append(shard)
+        except (IntegrityError, OSError):
+            continue  # cut short by the kill: rendered again
+    return shards
 
 
 def verify_pending(shard: PendingShard) -> bool:
@@ -356,17 +375,49 @@ def clear_pending(folders: Iterable[Path]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def source_by_hint(cache: Path) -> Path | None:
+    """Where `leave_source_hint` says that SOURCE lies; None if nobody said so."""
+    try:
+        relative = layout.source_hint(cache).read_bytes()
+    except OSError:
+        return None
+    return Path(os.path.normpath(os.path.join(cache.resolve(), os.fsdecode(relative))))
+
+
 def leave_source_hint(cache: Path, source: Path) -> None:
     """Note where SOURCE lies relative to the cache, so that commands can find it.
 
     Not flushed, and no matter if it fails: the snapshot is published already.
     """
-    relative = os.fsencode(os.path.relpath(source.resolve(), cache.resolve()))
-    scratch = layout.pending_dir(cache) / (layout.source_hint(cache).name + ".part")
+    _leave_hint(layout.source_hint(cache), os.fsencode(os.path.relpath(source.resolve(), cache.resolve())))
+
+
+def leave_scan_hint(cache: Path, snapshot: str, scanned_ns: int) -> None:
+    """Note that a scan which began at `scanned_ns` found all files as the snapshot has them, doubtful ones by digest.
+
+    Files whose time stamps lie close to the snapshot's own scan need not be read again for it. Not flushed, and no
+    matter if it fails.
+    """
+    _leave_hint(layout.scan_hint(cache), json.dumps({"snapshot": snapshot, "scanned_ns": scanned_ns}).encode())
+
+
+def scan_by_hint(cache: Path, snapshot: str) -> int | None:
+    """What `leave_scan_hint` noted of this snapshot; None if nothing that can be believed."""
+    try:
+        hint = json.loads(layout.scan_hint(cache).read_bytes())
+        if hint["snapshot"] == snapshot and isinstance(hint["scanned_ns"], int) and hint["scanned_ns"] < time.time_ns():
+            return int(hint["scanned_ns"])
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # none yet, or torn by a power cut
+    return None
+
+
+def _leave_hint(path: Path, data: bytes) -> None:
+    scratch = path.with_name(path.name + ".part")
     with contextlib.suppress(StorageError):
         durable.remove_file(scratch)
-        durable.write_file(scratch, relative)
-        durable.rename(scratch, layout.source_hint(cache))
+        durable.write_file(scratch, data)
+        durable.rename(scratch, path)
 
 
 def _write_root(cache: Path, root: Root) -> None:

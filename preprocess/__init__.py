@@ -15,9 +15,11 @@ _PUBLIC = {
     "RecipeError": "errors",
     "ShrinkRefused": "errors",
     "SourceError": "errors",
+    "StatusReport": "survey",
     "UsageError": "errors",
     "WorkerError": "errors",
     "build": "builder",
+    "status": "survey",
 }
 
 __all__ = sorted(_PUBLIC)

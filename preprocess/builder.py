@@ -6,8 +6,9 @@ snapshot as it was, and finished shards for the next build.
 """
 
 import errno
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from cache_store.manifest import Snapshot
 from cache_store.reader import Cache, open_cache
 from preprocess.augment import nearest
 from preprocess.budget import FailureBudget
+from preprocess.duplicates import duplicates
 from preprocess.errors import ShrinkRefused, UsageError
 from preprocess.estimate import estimated_s
 from preprocess.jobs import Setup
@@ -32,18 +34,16 @@ from preprocess.recipe import Recipe, as_recipe, load_yaml, with_overrides
 from preprocess.render import DECODER
 from preprocess.rendering import Statistics
 from preprocess.report import BuildReport, in_units
-from preprocess.run import Progress, Run, hash_first
+from preprocess.run import Progress, Run, Silent, hash_first
 from preprocess.scan import propose_splits
+from preprocess.statistics import current_statistics, drift, drift_in_words
 from preprocess.stock import Stock
 from preprocess.timer import Timer
+from preprocess.work import recipe_changes, work_of
+
+_CHANGES_SHOWN = 8
 
 RecipeLike = Recipe | Mapping[str, Any] | str | os.PathLike[str] | None
-
-
-class _Silent:
-    def stage(self, name: str, total: int) -> None: ...
-
-    def update(self, done: int, failed: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class _Settings:
     stall_s: float
     decoder: str
     progress: Progress
+    announce: Callable[[str], None]
 
 
 def build(
@@ -76,10 +77,12 @@ def build(
     rerender: bool = False,
     retry_failed: bool = False,
     checksum: bool = False,
+    refresh_stats: bool = False,
     shard_mib: float = 32,
     stall_s: float = 120,
     decoder: str = DECODER,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> BuildReport:
     """Bring a cache up to date with a folder of images, and publish a snapshot if anything changed.
 
@@ -99,10 +102,12 @@ def build(
     rerender : make new tensors beside the old where this environment renders other pixels
     retry_failed : try images again that are known not to decode or render
     checksum : hash every file, whatever its time stamps say
+    refresh_stats : take the statistics of the images as they are now; tensors are normalised anew, nothing is decoded
     shard_mib : size of a shard of new tensors
     stall_s : longest that one image may take
     decoder : import path of the function that decodes, like `preprocess.decode:decode`
     progress : told how far the build is
+    announce : told, before anything is rendered, what a changed recipe costs
 
     Raises
     ------
@@ -117,22 +122,23 @@ def build(
     source_path, cache_path = Path(os.path.expanduser(source)), Path(os.path.expanduser(cache))
     _check_arguments(source_path, cache_path, device, limit, shard_mib, workers)
     settings = _Settings(
-        workers or _processors(),
+        workers or processors(),
         FailureBudget(max_failures),
         allow_shrink,
         recipe is not None,
         shard_mib,
         stall_s,
         decoder,
-        progress or _Silent(),
+        progress or Silent(),
+        announce or (lambda text: None),
     )
-    options = PlanOptions(decoder, stats, limit, rerender, retry_failed, checksum)
+    options = PlanOptions(decoder, stats, limit, rerender, retry_failed, checksum, refresh_stats)
     settled = list(overrides)
     writer.refuse_foreign(cache_path)
 
     def planned(previous: Cache | None) -> Plan:
         with timer.stage("plan"):
-            chosen = _chosen_recipe(recipe, settled, source_path, previous)
+            chosen = chosen_recipe(recipe, settled, source_path, previous)
             return make_plan(source_path, cache_path, chosen, previous, options)
 
     plan = None
@@ -154,7 +160,7 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
     stock = Stock(plan, settings.shard_mib)
     recovered, old_folders = writer.recover(cache)
     with timer.stage("hash"):
-        hash_first(plan, _known_sizes(previous), settings.workers, settings.stall_s, settings.progress)
+        read = hash_first(plan, known_sizes(previous), settings.workers, settings.stall_s, settings.progress)
     splits = plan.members()
     # Shards of an interrupted build with another recipe may still be wanted by whoever goes on with that one.
     ours = {rendering.pixels_id for rendering in plan.renderings.values()}
@@ -163,28 +169,35 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
         old_folders = [path for path in old_folders if path not in {shard.path.parent for shard in others}]
         kept = in_units(sum(shard.chunk_bytes * len(shard.rows) for shard in others))
         plan.departures.append(
-            f"{kept} that an interrupted build with another recipe has finished are kept for its next run"
+            f"{kept} that an interrupted build with another recipe has finished are kept for its next run; "
+            "'decant gc' frees them"
         )
     if previous is not None and is_current(previous.snapshot, plan, stock, splits):
         settings.budget.check(plan.sources)
         writer.clear_pending(old_folders)
+        if read:
+            writer.leave_scan_hint(cache, previous.snapshot.name, plan.scanned.scanned_ns)
         return _report(plan, previous.snapshot, timer, up_to_date=True)
     _refuse_shrinking(plan, previous, splits, settings)
     folder = writer.begin(cache)
     with timer.stage("resume"):
         stock.add_recovered(recovered)
     _check_disk(plan, stock, splits, settings)
+    _announce(plan, stock, splits, previous, settings)
     setup = Setup(folder, tuple(plan.distinct()), settings.decoder, plan.recipe.max_pixels)
     with WorkerPool(setup, settings.workers, settings.stall_s) as pool:
         run = Run(plan, stock, folder, pool, settings.workers, settings.budget, settings.progress, timer)
         with timer.stage("render"):
             run.render_missing(splits)
+        with timer.stage("normalise"):
+            run.settle_statistics(splits)
         if previous is not None and is_current(previous.snapshot, plan, stock, splits):
             writer.clear_pending([*old_folders, folder])  # what was tried again failed again
             return _report(plan, previous.snapshot, timer, up_to_date=True)
         with timer.stage("normalise"):
-            run.settle_statistics(splits)
-            run.normalise()
+            while not run.normalise(splits):
+                with timer.stage("render"):
+                    run.render_missing(splits)
     with timer.stage("commit"):
         snapshot = publish(plan, stock, splits, writer.Commit(cache, folder), timer.total_s())
         writer.clear_pending([*old_folders, folder])
@@ -194,11 +207,12 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
 def _estimate(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer) -> BuildReport:
     """What a build would do: counts, disk, and time from images rendered here."""
     with timer.stage("hash"):
-        hash_first(plan, _known_sizes(previous), settings.workers, settings.stall_s, settings.progress)
+        hash_first(plan, known_sizes(previous), settings.workers, settings.stall_s, settings.progress)
     stock, splits = Stock(plan, settings.shard_mib), plan.members()
     _refuse_shrinking(plan, previous, splits, settings)
     for name, numbers in splits.items():
         stock.missing(name, numbers)  # names the images that are known to fail
+    _announce(plan, stock, splits, previous, settings)
     report = _report(plan, previous.snapshot if previous is not None else None, timer)
     report.dry_run = True
     report.samples = {name: len(plan.survivors(numbers)) for name, numbers in splits.items()}
@@ -217,6 +231,7 @@ def _report(
     report = BuildReport(str(plan.cache), up_to_date=up_to_date, classes=len(plan.classes))
     report.variants = {name: plan.variants(name) for name in plan.recipe.named_splits}
     report.rendered = run.rendered if run is not None else 0
+    report.normalised = run.normalised if run is not None else 0
     if snapshot is not None:
         report.snapshot = snapshot.name
         report.samples = {name: len(table) for name, table in snapshot.splits.items()}
@@ -227,11 +242,34 @@ def _report(
         stored = sum(len(table) * table.variants for table in snapshot.splits.values())
         report.reused = max(0, stored - report.rendered)
     report.departures = list(plan.departures)
+    if snapshot is not None:
+        report.departures += duplicates(snapshot.splits)
+    if snapshot is not None and plan.recipe.normalize == "dataset":
+        pinned, now = (first.mean, first.std), current_statistics(snapshot.splits, math.prod(plan.recipe.size))
+        if now is not None:
+            report.drift = drift(pinned, now)
+            report.departures += filter(None, [drift_in_words(pinned, now)])
     for kind, tally in run.noted.items() if run is not None else ():
         lost = "only the high byte was kept" if kind == "16-bit" else "it was dropped"
         report.departures.append(f"images with {kind}, {tally.count:,}: {lost} ({tally.shown()})")
     report.seconds = {stage: round(seconds, 3) for stage, seconds in timer.seconds.items()}
     return report
+
+
+def _announce(plan: Plan, stock: Stock, splits: Splits, previous: Cache | None, settings: _Settings) -> None:
+    """Say what another recipe costs, before it does."""
+    changes = recipe_changes(previous.snapshot.recipe, plan.recipe.canonical()) if previous is not None else []
+    if not changes:
+        return
+    work = work_of(plan, stock, splits, previous).values()
+    cost = (
+        f"{sum(one.render for one in work):,} variants to render, {sum(one.normalise for one in work):,} to normalise "
+        f"anew, {in_units(sum(one.added_bytes for one in work))} more on disk"
+    )
+    keys = "; ".join(f"{key} {change}" for key, change in changes[:_CHANGES_SHOWN])
+    more = f"; and {len(changes) - _CHANGES_SHOWN} more" if len(changes) > _CHANGES_SHOWN else ""
+    plan.departures.append(f"the recipe changed: {keys}{more}: {cost}")
+    settings.announce(plan.departures[-1])
 
 
 class _Previous:
@@ -273,14 +311,15 @@ def _check_arguments(
         raise UsageError(f"SOURCE {str(source)!r} lies inside CACHE {str(cache)!r}; name a folder outside of it")
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
         return os.cpu_count() or 1
 
 
-def _chosen_recipe(given: RecipeLike, overrides: list[str], source: Path, previous: Cache | None) -> Recipe:
+def chosen_recipe(given: RecipeLike, overrides: list[str], source: Path, previous: Cache | None) -> Recipe:
     """The recipe as the user means it: given, or the cache's own, or the default; with the overrides on top."""
     if given is None and previous is not None:
         given = Recipe.from_dict(previous.snapshot.recipe).reopened()
@@ -300,7 +339,7 @@ def _chosen_recipe(given: RecipeLike, overrides: list[str], source: Path, previo
     return Recipe.from_dict(with_overrides(base, overrides))
 
 
-def _known_sizes(previous: Cache | None) -> np.ndarray:
+def known_sizes(previous: Cache | None) -> np.ndarray:
     """Sizes of the files that a snapshot knows, failed ones included: int64 (n,)."""
     if previous is None:
         return np.zeros(0, np.int64)

@@ -10,6 +10,7 @@ import click
 
 _COMMANDS = {
     "build": ("preprocess.commands:build", "Bring CACHE up to date with the images in SOURCE."),
+    "status": ("preprocess.commands:status", "Say what changed in SOURCE, and what a build would do."),
     "show": ("preprocess.commands:show", "Say what a cache holds, and draw samples of it."),
     "doctor": ("preprocess.commands:doctor", "Check this installation, and what it can decode."),
 }

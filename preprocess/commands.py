@@ -15,6 +15,11 @@ def _say(text: str) -> None:
     click.echo(text.encode("utf-8", "backslashreplace"))
 
 
+def _say_aside(text: str) -> None:
+    """What is no result goes to stderr."""
+    click.echo(text.encode("utf-8", "backslashreplace"), err=True)
+
+
 @click.command()
 @click.argument("source", type=FOLDER)
 @click.argument("cache", type=FOLDER)
@@ -31,6 +36,9 @@ def _say(text: str) -> None:
 @click.option("--allow-shrink", is_flag=True, help="Permit a build that drops more than half of a split.")
 @click.option("--rerender", is_flag=True, help="Make new tensors where this environment renders other pixels.")
 @click.option("--retry-failed", is_flag=True, help="Try images again that are known not to decode or render.")
+@click.option(
+    "--refresh-stats", is_flag=True, help="Normalise by the images as they are now; nothing is decoded again."
+)
 @click.option("--checksum", is_flag=True, help="Hash every file, whatever its time stamps say.")
 @click.option("--shard-mib", type=float, default=32, show_default=True, help="Size of a shard of new tensors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -48,6 +56,7 @@ def build(
     allow_shrink: bool,
     rerender: bool,
     retry_failed: bool,
+    refresh_stats: bool,
     checksum: bool,
     shard_mib: float,
     as_json: bool,
@@ -80,13 +89,37 @@ def build(
             allow_shrink=allow_shrink,
             rerender=rerender,
             retry_failed=retry_failed,
+            refresh_stats=refresh_stats,
             checksum=checksum,
             shard_mib=shard_mib,
             progress=progress,
+            announce=progress.say if progress is not None else _say_aside,
         )
     _say(report.to_json() if as_json else str(report))
     if dry_run and report.peak_bytes > report.free_bytes:
         sys.exit(7)
+
+
+@click.command()
+@click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="[SOURCE] CACHE")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def status(folders: tuple[Path, ...], as_json: bool) -> None:
+    """Say what changed in SOURCE since CACHE was built, and what a build would do and why. Writes nothing.
+
+    Without SOURCE: the folder that CACHE was built from.
+
+    \b
+    decant status photos cache
+    decant status cache --json
+    """
+    if len(folders) > 2:
+        raise click.UsageError(f"SOURCE and CACHE expected, found {len(folders)} folders")
+    augment.library(without_torch=True)
+    from preprocess.survey import status as look
+
+    *source, cache = folders
+    report = look(source[0] if source else None, cache)
+    _say(report.to_json() if as_json else str(report))
 
 
 @click.command()

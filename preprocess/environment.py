@@ -1,6 +1,7 @@
 """What renders here: versions, processor, and installations that get in each other's way."""
 
 import platform
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -33,6 +34,12 @@ def doubts() -> list[str]:
 
 
 def _version(name: str) -> str | None:
+    return _version_along(name, tuple(sys.path))
+
+
+@cache
+def _version_along(name: str, search_path: tuple[str, ...]) -> str | None:
+    """A version as it was when first asked for: what is imported stays, whatever is installed over it."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -1,7 +1,8 @@
 """What the builder and its workers say to each other: plain values, sent by pickle between our own processes.
 
-builder -> worker   Setup, then a job; a `Wanted` in answer to a `Hashed`
-worker -> builder   READY; for each job: `Hashed` (reading jobs only), then `Done`; or an exception that ends the build
+builder -> worker   Setup, then jobs; a `Wanted` in answer to a `Hashed`; REST when the build is over, then a Setup
+worker -> builder   READY after a Setup; for each job: `Hashed` (reading jobs only), then `Done`; or an exception that
+                    ends the build
 """
 
 from dataclasses import dataclass, field, replace
@@ -13,11 +14,12 @@ from cache_store.records import PendingShard
 from preprocess.rendering import Rendering, Statistics
 
 READY = "ready"
+REST = "rest"
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Sent once to each worker.
+    """Sent to each worker before the jobs of a build.
 
     Attributes
     ----------
@@ -61,20 +63,41 @@ class ReadJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Some tensors of one finished shard, pending or committed.
+
+    Attributes
+    ----------
+    shard : its rows are the tensors that are meant
+    places : int64 (n,), where in the file each of them is
+    """
+
+    shard: PendingShard
+    places: np.ndarray
+
+    @staticmethod
+    def whole(shard: PendingShard) -> "Part":
+        """All of a pending shard."""
+        return Part(shard, np.arange(len(shard.rows)))
+
+
+@dataclass(frozen=True, slots=True)
 class NormaliseJob:
-    """Write one pending shard anew with another normalisation. Its items are slots, none of which can be blamed.
+    """Write finished tensors into one new shard, with another normalisation. No item can be blamed for a death.
 
     Attributes
     ----------
     statistics : for float16; None: 8-bit pixels
+    slots : S of the new shard
     """
 
     job_id: int
-    shard: PendingShard
+    parts: tuple[Part, ...]
     statistics: Statistics | None
+    slots: int
 
     def __len__(self) -> int:
-        return len(self.shard.rows)
+        return sum(len(part.places) for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +138,7 @@ class Done:
     Attributes
     ----------
     shards : finished, with their records on disk
-    failures : by place in the job
+    failures : by place in the job; in a NormaliseJob, tensors that are damaged
     notes : by place in the job, such as ("16-bit",)
     """
 

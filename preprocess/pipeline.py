@@ -5,31 +5,26 @@ it again. Until then the rest of its job is given to another worker; what the de
 """
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
+from multiprocessing.connection import wait
 from typing import Any, Protocol
 
 from preprocess.errors import WorkerError
 from preprocess.jobs import READY, Done, Hashed, Job, ReadJob, Setup, Wanted
-from preprocess.state import WorkerState, unnamed_file
+from preprocess.process import WorkerProcess
+from preprocess.standby import STANDBY
 
 _TICK_S = 0.2
 _ATTEMPTS = 3
 _START_S = 120
-_KILL_WAIT_S = 2
-_LAST_WORDS_BYTES = 2000
-_START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from preprocess.worker import main; main(*map(int, sys.argv[2:]))"
-)
-_HOME = str(Path(__file__).resolve().parent.parent)
+
+_FEW_ITEMS = 64
+_PATIENCE_S = 0.5
+"""Few items get one worker at first: starting another costs more than they do, unless this time proves otherwise."""
 
 
 class Client(Protocol):
@@ -52,19 +47,6 @@ class Client(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class _Worker:
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    state: WorkerState
-    messages: int
-    born: float
-    ready: bool = False
-    used: bool = False
-    job: Job | None = None
-    last_words: str = ""
-
-
-@dataclass(slots=True, eq=False)
 class _Queued:
     job: Job
     attempts: int = 0
@@ -80,12 +62,13 @@ class Totals:
 
 
 class WorkerPool:
-    """A fixed number of worker processes, started when first needed; leaving a `with` block ends them at once.
+    """A bounded number of worker processes, started when first needed; leaving a `with` block ends them at once, but
+    for one that is idle: the next build of this process takes it over (`standby`).
 
     Parameters
     ----------
     setup : sent to each worker
-    workers : how many processes
+    workers : how many processes at most
     stall_s : longest that one item may take
     """
 
@@ -93,27 +76,37 @@ class WorkerPool:
         self._setup = setup
         self._count = workers
         self._stall_s = stall_s
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._deaths_at_start = 0
 
     def __enter__(self) -> "WorkerPool":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        idle = [worker for worker in self._workers if worker.ready and worker.job is None] if kind is None else []
         for worker in self._workers:
-            self._end(worker)
+            if worker not in idle[:1]:
+                worker.end()
         self._workers.clear()
+        for worker in idle[:1]:
+            STANDBY.keep(worker, self._setup)
 
-    def start(self, jobs: int) -> None:
-        """Start as many workers as so many jobs can use, and wait until they are ready."""
-        while len(self._workers) < min(self._count, jobs):
-            self._workers.append(self._spawn())
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Start as many workers as these jobs can use, and wait until they are ready."""
+        if jobs and not self._workers and (kept := STANDBY.take(self._setup)) is not None:
+            self._workers.append(kept)
+        few = sum(len(job) for job in jobs) <= _FEW_ITEMS
+        self._grow(min(len(jobs), 1 if few else self._count))
         while not all(worker.ready for worker in self._workers):
             for worker in self._await():
                 self._hear_ready(worker)
             self._replace_slow_starters()
 
-    def run(self, jobs: Iterable[Job], client: Client) -> None:
+    def _grow(self, workers: int) -> None:
+        while len(self._workers) < workers:
+            self._workers.append(self._spawn())
+
+    def run(self, jobs: Sequence[Job], client: Client) -> None:
         """Run all jobs; returns when each is done or its item poisoned.
 
         Raises
@@ -124,8 +117,11 @@ class WorkerPool:
         queue = deque(_Queued(job) for job in jobs)
         queued = {item.job.job_id: item for item in queue}
         totals = Totals()
-        self.start(len(queue))
+        self.start(jobs)
+        begun = time.monotonic()
         while queue or any(worker.job for worker in self._workers):
+            if queue and time.monotonic() - begun > _PATIENCE_S:
+                self._grow(min(self._count, len(self._workers) + len(queue)))
             for worker in list(self._workers):
                 if worker.ready and worker.job is None and (item := self._next(queue, worker)) is not None:
                     queued[item.job.job_id] = item
@@ -147,7 +143,7 @@ class WorkerPool:
             live = [worker.state for worker in self._workers if worker.job is not None]
             client.update(totals.done + sum(s.done for s in live), totals.failed + sum(s.failed for s in live))
 
-    def _next(self, queue: deque[_Queued], worker: _Worker) -> _Queued | None:
+    def _next(self, queue: deque[_Queued], worker: WorkerProcess) -> _Queued | None:
         """What an idle worker does next. A suspect goes to a worker that has done nothing yet: for want of one this
         worker makes room for a new one."""
         for entry in queue:
@@ -155,55 +151,27 @@ class WorkerPool:
                 queue.remove(entry)
                 return entry
         if queue and all(other.used for other in self._workers):
-            self._end(worker)
+            worker.end()
             self._workers[self._workers.index(worker)] = self._spawn()
         return None
 
     # -- one worker -----------------------------------------------------------------------------------------------
 
-    def _spawn(self) -> _Worker:
-        ours, theirs = Pipe()
-        state_fd = WorkerState.create()
-        messages = unnamed_file()
-        environment = os.environ | {
-            "NO_ALBUMENTATIONS_UPDATE": "1",
-            "OPENCV_IO_MAX_IMAGE_PIXELS": str(self._setup.max_pixels),
-            "OPENCV_LOG_LEVEL": "SILENT",
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
-        # -P and the inserted path: a preprocess.py in the user's folder must not be taken for ours.
-        command = [sys.executable, "-P", "-c", _START, _HOME, str(theirs.fileno()), str(state_fd), str(os.getpid())]
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=messages,
-                pass_fds=(theirs.fileno(), state_fd),
-                env=environment,
-            )
-        except OSError as error:
-            os.close(state_fd)
-            raise WorkerError(f"cannot start a worker process: {error.strerror}") from error
-        theirs.close()
-        worker = _Worker(process, ours, WorkerState(state_fd), messages, time.monotonic())
-        with contextlib.suppress(OSError):  # died at once: the next wait tells
-            ours.send(self._setup)
-        return worker
+    def _spawn(self) -> WorkerProcess:
+        return WorkerProcess.start(self._setup)
 
-    def _await(self) -> list[_Worker]:
+    def _await(self) -> list[WorkerProcess]:
         ready = wait([worker.connection for worker in self._workers], timeout=_TICK_S)
         return [worker for worker in self._workers if worker.connection in ready]
 
-    def _hear_ready(self, worker: _Worker) -> None:
+    def _hear_ready(self, worker: WorkerProcess) -> None:
         try:
             assert worker.connection.recv() == READY
             worker.ready = True
         except (EOFError, OSError):
             self._replace_unready(worker)
 
-    def _hear(self, worker: _Worker, message: Any, client: Client, totals: Totals) -> None:
+    def _hear(self, worker: WorkerProcess, message: Any, client: Client, totals: Totals) -> None:
         if message == READY:
             worker.ready = True
         elif isinstance(message, Exception):
@@ -222,7 +190,7 @@ class WorkerPool:
 
     def _bury(
         self,
-        worker: _Worker,
+        worker: WorkerProcess,
         queue: deque[_Queued],
         queued: dict[int, _Queued],
         client: Client,
@@ -235,7 +203,7 @@ class WorkerPool:
             self._replace_unready(worker)
             return
         item, job = worker.state.item, worker.job
-        self._end(worker)
+        worker.end()
         self._workers[self._workers.index(worker)] = self._spawn()
         if job is None:
             return
@@ -263,26 +231,13 @@ class WorkerPool:
             if not worker.ready and time.monotonic() - worker.born > _START_S:
                 self._replace_unready(worker, f"not ready after {_START_S:g} s")
 
-    def _replace_unready(self, worker: _Worker, how: str = "") -> None:
-        self._end(worker)
+    def _replace_unready(self, worker: WorkerProcess, how: str = "") -> None:
+        worker.end()
         self._deaths_at_start += 1
         if self._deaths_at_start >= _ATTEMPTS:
             how = how or _how_it_died(worker.process.returncode)
             raise WorkerError(f"worker processes end before their first image ({how}){_quoted(worker.last_words)}")
         self._workers[self._workers.index(worker)] = self._spawn()
-
-    def _end(self, worker: _Worker) -> None:
-        if worker.messages < 0:
-            return  # ended already, and not replaced because the build was given up
-        worker.process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it dies when the call returns
-            worker.process.wait(_KILL_WAIT_S)
-        worker.connection.close()
-        size = os.fstat(worker.messages).st_size
-        text = os.pread(worker.messages, _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
-        os.close(worker.messages)
-        worker.messages = -1
-        worker.last_words = text.decode(errors="replace").strip()
 
 
 def _how_it_died(code: int | None) -> str:

@@ -1,19 +1,18 @@
 """What a build is about: sources, recipe, identities, and what former builds know of them. Writes nothing."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from cache_store import layout
-from cache_store.errors import IntegrityError, NotFoundError
 from cache_store.normalise import normalisation_table
-from cache_store.reader import Cache, open_cache, snapshot_names
+from cache_store.reader import Cache
+from cache_store.writer import scan_by_hint
 from preprocess import augment, environment, probe
-from preprocess.catalog import committed_rows
 from preprocess.departures import departures
 from preprocess.errors import PixelsWouldDiffer, RecipeError, UsageError
+from preprocess.history import History, in_force_then_newest
 from preprocess.jobs import Failure
 from preprocess.recipe import Recipe
 from preprocess.rendering import Rendering, Statistics
@@ -23,9 +22,6 @@ from preprocess.sources import Sources, collect, members, recognise
 
 REMEMBERED_STAGES = ("decode", "render")
 """Failures at these stages follow from the file's content: equal bytes fail again."""
-
-Slots = list[tuple[np.ndarray, np.ndarray]]
-"""Committed rows and the slot of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +34,7 @@ class PlanOptions:
     rerender: bool = False
     retry_failed: bool = False
     checksum: bool = False
+    refresh_stats: bool = False
 
 
 @dataclass(slots=True)
@@ -54,7 +51,7 @@ class Plan:
     renderings : split -> what fixes its pixels, statistics open
     statistics : mean and std; None until they are known
     departures : what differs from the expected, a line each
-    committed : tensors_id -> rows that snapshots on disk have of it
+    history : what committed snapshots hold
     refused : pixels_id -> digest -> why images of this content cannot be used
     """
 
@@ -66,8 +63,8 @@ class Plan:
     sources: Sources
     renderings: dict[str, Rendering]
     statistics: Statistics | None
+    history: History
     departures: list[str] = field(default_factory=list)
-    committed: dict[str, Slots] = field(default_factory=dict)
     refused: dict[str, dict[bytes, Failure]] = field(default_factory=dict)
 
     def final(self, rendering: Rendering) -> Rendering:
@@ -111,8 +108,8 @@ def make_plan(source: Path, cache: Path, recipe: Recipe, previous: Cache | None,
     for folder, why in scanned.unreadable.items():
         sources.add_failed_folder(folder, Failure("read", why))
     renderings, warnings = _identify(recipe, previous, options)
-    statistics = _known_statistics(cache, recipe, previous, options.stats)
-    plan = Plan(source, cache, recipe, scanned, classes, sources, renderings, statistics)
+    statistics = _known_statistics(cache, recipe, previous, options)
+    plan = Plan(source, cache, recipe, scanned, classes, sources, renderings, statistics, History(cache, previous))
     plan.departures += departures(recipe, scanned, classes, previous.snapshot.classes if previous else ()) + warnings
     if previous is not None:
         _recall(plan, previous, options)
@@ -161,10 +158,12 @@ def _refuse_other_pixels(name: str, rendering: Rendering, previous: Cache) -> No
         )
 
 
-def _known_statistics(
-    cache: Path, recipe: Recipe, previous: Cache | None, given: Statistics | None
-) -> Statistics | None:
+def _known_statistics(cache: Path, recipe: Recipe, previous: Cache | None, options: PlanOptions) -> Statistics | None:
     """mean and std that are settled before anything is rendered: the recipe's, the caller's, or pinned ones."""
+    given = options.stats
+    if options.refresh_stats and (recipe.fixed_statistics is not None or given is not None):
+        fixed = "stats are given" if given is not None else "the recipe's normalize is not 'dataset'"
+        raise UsageError(f"refresh_stats: {fixed}, so there are none of the dataset's own to refresh; leave one out")
     if recipe.fixed_statistics is not None:
         return recipe.fixed_statistics
     if given is not None:
@@ -179,9 +178,9 @@ def _known_statistics(
         except ValueError as error:
             raise RecipeError(f"stats: {error}") from None
         return mean, std
-    if previous is None:
+    if previous is None or options.refresh_stats:
         return None
-    for snapshot in _newest_first(cache):
+    for snapshot in in_force_then_newest(cache, previous):
         former = snapshot.snapshot.recipe
         if former["normalize"] == "dataset" and former["channels"] == recipe.channels and snapshot.splits:
             table = next(iter(snapshot.splits.values()))
@@ -189,22 +188,12 @@ def _known_statistics(
     return None
 
 
-def _newest_first(cache: Path) -> Iterable[Cache]:
-    """Snapshots on disk. A damaged former one is passed over: what it knew is rendered again."""
-    for name in reversed(snapshot_names(cache)):
-        try:
-            opened = open_cache(cache, name)
-        except (IntegrityError, NotFoundError):
-            continue
-        with opened:
-            yield opened
-
-
 def _recall(plan: Plan, previous: Cache, options: PlanOptions) -> None:
-    """What former builds know: digests of unchanged files, images that cannot be used, committed renderings."""
+    """What former builds know: digests of unchanged files, and images that cannot be used."""
     failures = [dict(f) | {"path": layout.text_to_name(f["path"])} for f in previous.snapshot.failures]
     if not options.checksum:
-        recognise(plan.sources, list(previous.splits.values()), failures)
+        verified_ns = scan_by_hint(plan.cache, previous.snapshot.name)
+        recognise(plan.sources, list(previous.splits.values()), failures, verified_ns)
     same_decode = previous.snapshot.recipe["decode"] == plan.recipe.canonical()["decode"]
     if same_decode and not options.retry_failed:
         pixels = {name: _stored(previous, name).pixels_id for name in previous.splits}
@@ -213,16 +202,3 @@ def _recall(plan: Plan, previous: Cache, options: PlanOptions) -> None:
             if pixels_id and failure["digest"] and failure["stage"] in REMEMBERED_STAGES:
                 known = plan.refused.setdefault(pixels_id, {})
                 known[bytes.fromhex(failure["digest"])] = Failure(failure["stage"], failure["reason"])
-    if plan.statistics is None and plan.recipe.dtype == "float16":
-        return  # no committed tensors can be meant: their identity holds the statistics
-    wanted = {rendering.tensors_id for rendering in plan.distinct()}
-    for snapshot in _newest_first(plan.cache):
-        for table in snapshot.splits.values():
-            if table.tensors_id in wanted and len(table):
-                try:
-                    rows = committed_rows(table)
-                except IntegrityError:
-                    if snapshot.snapshot.name == previous.snapshot.name:
-                        raise
-                    continue
-                plan.committed.setdefault(table.tensors_id, []).append(rows)

@@ -9,11 +9,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from preprocess.run import Progress
-
 
 @contextlib.contextmanager
-def progress_bar() -> "Iterator[Progress | None]":
+def progress_bar() -> "Iterator[_Bar | None]":
     """A bar for a `with` block; None where nobody would see it."""
     if not sys.stderr.isatty():
         yield None
@@ -37,6 +35,10 @@ class _Bar:
     def __init__(self, bar: "RichProgress") -> None:
         self._bar = bar
         self._task: TaskID | None = None
+
+    def say(self, text: str) -> None:
+        """A line above the bar."""
+        self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def stage(self, name: str, total: int) -> None:
         if self._task is not None:

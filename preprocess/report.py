@@ -20,8 +20,10 @@ class BuildReport:
     samples : split -> number of samples
     variants : split -> K
     rendered, reused : variants rendered now, and taken from the cache or an interrupted build
+    normalised : of the reused ones, those written anew with another normalisation; no image was decoded for them
     failures : path, stage, reason of each image that was left out
     mean, std : in force, in 0..1, one value a channel
+    drift : how far pinned statistics are from those of the images now, in pinned standard deviations
     seconds : stage -> wall time
     cache_bytes : size of the cache's shards and tables that the snapshot uses
     peak_bytes, free_bytes : dry run: largest size on disk while building, against free space
@@ -39,9 +41,11 @@ class BuildReport:
     classes: int = 0
     rendered: int = 0
     reused: int = 0
+    normalised: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
+    drift: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     cache_bytes: int = 0
     peak_bytes: int = 0
@@ -63,8 +67,9 @@ class BuildReport:
         head = f"up to date: snapshot {self.snapshot}" if self.up_to_date else f"built snapshot {self.snapshot}"
         lines = [f"{head} of {self.cache}", f"  samples    {self._counts()}, {self.classes} classes"]
         if not self.up_to_date:
-            lines.append(f"  variants   {self.rendered:,} rendered, {self.reused:,} reused")
-        lines.append(f"  mean, std  {_numbers(self.mean)}, {_numbers(self.std)}")
+            anew = f", {self.normalised:,} of them normalised anew" if self.normalised else ""
+            lines.append(f"  variants   {self.rendered:,} rendered, {self.reused:,} reused{anew}")
+        lines.append(f"  mean, std  {numbers_in_words(self.mean)}, {numbers_in_words(self.std)}")
         lines.append(f"  time       {', '.join(f'{stage} {s:.1f} s' for stage, s in self.seconds.items())}")
         free = f"; decant gc would free {in_units(self.reclaimable_bytes)}" if self.reclaimable_bytes else ""
         lines.append(f"  on disk    {in_units(self.cache_bytes)}{free}")
@@ -112,13 +117,13 @@ class BuildReport:
         for reason, count in by_count[:_LISTED_FAILURES]:
             paths = [f["path"] for f in self.failures if f"{f['stage']}: {f['reason']}" == reason]
             more = f" and {count - 1:,} more" if count > 1 else ""
-            lines.append(f"    {_printable(paths[0])}{more}: {reason}")
+            lines.append(f"    {printable(paths[0])}{more}: {reason}")
         if len(by_count) > _LISTED_FAILURES:
             lines.append(f"    … and {len(by_count) - _LISTED_FAILURES} more reasons (all of them with --json)")
         return lines
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """A file name on one line, whatever bytes it is made of."""
     return name if name.isprintable() else repr(name)
 
@@ -132,5 +137,6 @@ def in_units(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def _numbers(values: list[float]) -> str:
+def numbers_in_words(values: list[float]) -> str:
+    """mean or std, one value a channel."""
     return "[" + ", ".join(f"{value:.4f}" for value in values) + "]"

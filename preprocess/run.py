@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cache_store.normalise import mean_and_std, normalisation_table
+from cache_store.normalise import normalisation_table
 from preprocess.budget import FailureBudget
 from preprocess.errors import FailureBudgetExceeded, RecipeError
 from preprocess.hashing import hash_files
@@ -19,6 +19,7 @@ from preprocess.pipeline import WorkerPool
 from preprocess.plan import REMEMBERED_STAGES, Plan
 from preprocess.rendering import Rendering
 from preprocess.scan import Tally
+from preprocess.statistics import exact_statistics, statistics_split
 from preprocess.stock import Stock
 from preprocess.timer import Timer
 
@@ -36,7 +37,15 @@ class Progress(Protocol):
         """So many images of the stage are done, and so many failed."""
 
 
-def hash_first(plan: Plan, known_sizes: np.ndarray, threads: int, stall_s: float, progress: Progress) -> None:
+class Silent:
+    """Progress that nobody watches."""
+
+    def stage(self, name: str, total: int) -> None: ...
+
+    def update(self, done: int, failed: int) -> None: ...
+
+
+def hash_first(plan: Plan, known_sizes: np.ndarray, threads: int, stall_s: float, progress: Progress) -> int:
     """Settle by digest which files are known by another name or time, before planning what to render.
 
     The rest of the unknown files are hashed by the job that renders them (docs/decisions/003).
@@ -44,15 +53,20 @@ def hash_first(plan: Plan, known_sizes: np.ndarray, threads: int, stall_s: float
     Parameters
     ----------
     known_sizes : of files that the snapshot in force knows
+
+    Returns
+    -------
+    how many files were read
     """
     sources = plan.sources
-    wanted = np.isin(sources.stats["size"], known_sizes)
+    wanted = ~sources.known
+    wanted[wanted] = np.isin(sources.stats["size"][wanted], known_sizes)
     for split in plan.recipe.named_splits.values():
         if split.from_ is not None:  # the digest decides which split a file belongs to
             wanted[slice(*sources.ranges[split.from_])] = True
     numbers = plan.survivors(np.flatnonzero(wanted & ~sources.known))
     if not len(numbers):
-        return
+        return 0
     progress.stage("hash", len(numbers))
     root = os.fsencode(plan.source)
     paths = [os.path.join(root, os.fsencode(sources.paths[i])) for i in numbers]
@@ -60,6 +74,7 @@ def hash_first(plan: Plan, known_sizes: np.ndarray, threads: int, stall_s: float
     sources.take(numbers, answer)
     for place, failure in answer.failures.items():
         sources.failures[int(numbers[place])] = failure
+    return len(numbers)
 
 
 @dataclass(slots=True)
@@ -70,6 +85,7 @@ class Run:
     ----------
     folder : `pending/<build id>/`
     rendered : variants rendered so far
+    normalised : variants written anew without decoding
     noted : what decoding dropped ('16-bit', 'alpha') -> sources
     """
 
@@ -82,7 +98,9 @@ class Run:
     progress: Progress
     timer: Timer
     rendered: int = 0
+    normalised: int = 0
     noted: dict[str, Tally] = field(default_factory=dict)
+    _damaged: int = 0
     _renderings: list[Rendering] = field(default_factory=list)
     _claimed: set[tuple[str, bytes]] = field(default_factory=set)
     _claims_of_job: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
@@ -120,13 +138,10 @@ class Run:
             )
         if plan.statistics is not None:
             return
-        order = sorted(survivors, key=lambda name: name != "train")  # `train`, else the first listed
-        name = next(name for name in order if len(survivors[name]))
+        name = statistics_split({name: len(numbers) for name, numbers in survivors.items()})
         rendering = plan.renderings[name]
-        catalog, _ = self.stock.look(rendering)
-        found = self.stock.find(name, survivors[name]).reshape(-1)
-        sums = [[sum(catalog.rows[c][found, i].tolist()) for i in range(rendering.shape[0])] for c in ("sum", "sumsq")]
-        mean, std = mean_and_std(sums[0], sums[1], len(found) * rendering.pixels)
+        rows = self.stock.look(rendering).catalog.rows[self.stock.find(name, survivors[name]).reshape(-1)]
+        mean, std = exact_statistics(rows["sum"], rows["sumsq"], rendering.pixels)
         for channel, value in enumerate(std):
             if value == 0:
                 std[channel] = 1.0
@@ -139,22 +154,23 @@ class Run:
         plan.statistics = tuple(mean), tuple(std)
         self.stock.refresh()
 
-    def normalise(self) -> None:
-        """One pass over pending shards that hold other values than the final ones; no image is decoded again."""
-        final = {rendering.pixels_id: rendering.statistics for rendering in self.plan.distinct()}
-        jobs = [
-            NormaliseJob(self.new_job_id(), shard, final[shard.pixels_id])
-            for shard in self.stock.pending
-            if (shard.mean, shard.std) != (final[shard.pixels_id] or (None, None))
-        ]
-        if jobs:
-            self.progress.stage("normalise", sum(len(job) for job in jobs))
-            self._do(jobs)
-            self.stock.refresh()
+    def normalise(self, splits: dict[str, np.ndarray]) -> bool:
+        """One pass over finished tensors that hold other values than the final ones; no image is decoded again.
+
+        False if some turned out to be damaged: their images are missing now.
+        """
+        jobs = self.stock.normalise_jobs(splits, self.new_job_id)
+        if not jobs:
+            return True
+        self.progress.stage("normalise", sum(len(job) for job in jobs))
+        damaged = self._damaged
+        self._do(jobs)
+        self.stock.refresh()
+        return self._damaged == damaged
 
     def _do(self, jobs: Sequence[Job]) -> None:
         with self.timer.stage("start"):
-            self.pool.start(len(jobs))
+            self.pool.start(jobs)
         self.pool.run(jobs, self)
 
     def _read_jobs(self, numbers: np.ndarray, rendering: int, variants: int, slots: int) -> list[ReadJob]:
@@ -188,7 +204,7 @@ class Run:
         good = self.plan.sources.take(np.array(job.items), answer)
         rendering = self._renderings[job.rendering]
         key = rendering.pixels_id
-        found = self.stock.look(rendering)[0].find(answer.digests, job.variants)
+        found = self.stock.look(rendering).catalog.find(answer.digests, job.variants)
         refused = self.plan.refused.get(key, {})
         wanted = []
         for place in good.tolist():
@@ -203,9 +219,11 @@ class Run:
 
     def done(self, job: Job, answer: Done) -> None:
         if isinstance(job, NormaliseJob):
-            self.stock.replace(job.shard, answer.shards[0])
-            for path in (job.shard.record_path, job.shard.path):  # it has served; the disk has room for the next ones
+            served = self.stock.take_normalised(job, answer.shards, list(answer.failures))
+            for path in served:  # the disk has room for the next ones
                 path.unlink(missing_ok=True)
+            self._damaged += len(answer.failures)
+            self.normalised += sum(len(shard.rows) for shard in answer.shards)
             return
         self.stock.add(answer.shards)
         self.rendered += sum(len(shard.rows) for shard in answer.shards)

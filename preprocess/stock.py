@@ -1,13 +1,18 @@
 """What exists of each rendering, committed or pending, and what is still missing."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
-from cache_store import writer
+from cache_store import layout, writer
+from cache_store.canonical import DIGEST_BYTES
 from cache_store.records import PendingShard
 from cache_store.shard import CHECKSUM_BYTES, index_bytes
-from preprocess.catalog import Catalog
+from preprocess.catalog import Catalog, among
+from preprocess.history import Held
+from preprocess.jobs import NormaliseJob, Part
 from preprocess.plan import Plan
 from preprocess.rendering import Rendering
 
@@ -17,6 +22,25 @@ _MOST_SLOTS = 4096
 _MANIFEST_BYTES = (107, 60)  # a sample, and on top for each variant
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """All finished rows of one rendering.
+
+    Attributes
+    ----------
+    catalog : finds them by digest and variant; committed ones of the final tensors are preferred to pending ones, and
+        these to committed ones that are normalised otherwise
+    origins : where rows come from
+    origin : int64, of each row its place in `origins`
+    place : int64, of each row its slot in committed tensors, or its place in a pending shard
+    """
+
+    catalog: Catalog
+    origins: tuple[Held | PendingShard, ...]
+    origin: np.ndarray
+    place: np.ndarray
+
+
 @dataclass(slots=True)
 class Stock:
     """Finished renderings of one build.
@@ -24,13 +48,13 @@ class Stock:
     Attributes
     ----------
     shard_mib : size of a shard of new tensors
-    pending : finished shards that no snapshot has yet; changed by `add`, `replace` and `adopt` alone
+    pending : finished shards that no snapshot has yet; changed by the methods here alone
     """
 
     plan: Plan
     shard_mib: float
     pending: list[PendingShard] = field(default_factory=list)
-    _found: dict[str, tuple[Catalog, np.ndarray]] = field(default_factory=dict)
+    _found: dict[str, Look] = field(default_factory=dict)
 
     def add_recovered(self, shards: list[PendingShard]) -> None:
         """Take what interrupted builds have finished, as far as this build can use it; read and verified."""
@@ -48,8 +72,22 @@ class Stock:
     def add(self, shards: tuple[PendingShard, ...]) -> None:
         self.pending += shards
 
-    def replace(self, old: PendingShard, new: PendingShard) -> None:
-        self.pending[next(i for i, shard in enumerate(self.pending) if shard is old)] = new
+    def take_normalised(self, job: NormaliseJob, shards: tuple[PendingShard, ...], damaged: list[int]) -> list[Path]:
+        """What a job made takes the place of the pending shards that it was made from, and damaged tensors are
+        forgotten; returns the files that have served."""
+        served, start = [], 0
+        for part in job.parts:
+            shard, end = part.shard, start + len(part.places)
+            lost = part.places[[item - start for item in damaged if start <= item < end]]
+            start = end
+            number = layout.shard_number(shard.path.name)
+            if number is not None:
+                self.plan.history.drop(shard.path.parent.parent.name, number * shard.slots + lost)
+            elif len(lost) or any(pending is shard for pending in self.pending):
+                self.pending = [pending for pending in self.pending if pending.path != shard.path]
+                served += [shard.record_path, shard.path]
+        self.pending += shards
+        return served
 
     def refresh(self) -> None:
         """Count in what was added or replaced since the last look; not done by itself, as a look is not for nothing."""
@@ -65,39 +103,54 @@ class Stock:
                 return shard.slots
         return min(max(1, round(self.shard_mib * _MIB / rendering.chunk_bytes)), _MOST_SLOTS)
 
-    def slots_to_publish(self, rendering: Rendering) -> int:
-        """S that the pending shards have; they were staged when it was not known yet which tensors they would join."""
-        mine = (shard.slots for shard in self.pending if shard.pixels_id == rendering.pixels_id)
-        return next(mine, 0) or self.slots(rendering)
-
     def _existing_slots(self, rendering: Rendering) -> int | None:
         final = self.plan.final(rendering)
         if final.dtype == "float16" and final.mean is None:
             return None
         return writer.slots_of(self.plan.cache, final.tensors_id)
 
-    def look(self, rendering: Rendering) -> tuple[Catalog, np.ndarray]:
-        """All rows of a rendering, and the place of each: its slot if committed, -1 - number of its pending shard."""
+    def look(self, rendering: Rendering) -> Look:
+        """All finished rows of a rendering, as of the last `refresh`."""
         key = rendering.pixels_id
         if key not in self._found:
-            tables, places = [], []
-            for number, shard in enumerate(self.pending):
-                if shard.pixels_id == key:
-                    tables.append(shard.rows)
-                    places.append(np.full(len(shard.rows), -1 - number, np.int64))
-            final = self.plan.final(rendering)
-            if final.dtype == "uint8" or final.mean is not None:
-                for rows, slots in self.plan.committed.get(final.tensors_id, []):
-                    tables.append(rows)
-                    places.append(slots)
-            catalog = Catalog(rendering.shape[0], tables)
-            self._found[key] = catalog, np.concatenate([np.zeros(0, np.int64), *places])
+            pending = [shard for shard in self.pending if shard.pixels_id == key]
+            held = self.plan.history.of(key)
+            final = self._final_id(rendering)
+            origins: list[Held | PendingShard] = [
+                *reversed([one for one in held if one.tensors_id != final]),
+                *pending,
+                *(one for one in held if one.tensors_id == final),
+            ]
+            tables = [origin.rows for origin in origins]
+            places = [o.slots if isinstance(o, Held) else np.arange(len(o.rows)) for o in origins]
+            self._found[key] = Look(
+                Catalog(rendering.shape[0], tables),
+                tuple(origins),
+                np.repeat(np.arange(len(origins)), [len(table) for table in tables]),
+                np.concatenate([np.zeros(0, np.int64), *places]),
+            )
         return self._found[key]
+
+    def _final_id(self, rendering: Rendering) -> str | None:
+        """Identity of the tensors that a rendering ends up in; None while its statistics are not known."""
+        final = self.plan.final(rendering)
+        return None if final.dtype == "float16" and final.mean is None else final.tensors_id
 
     def find(self, split: str, numbers: np.ndarray) -> np.ndarray:
         """Row of each variant of each source in `look`, -1 where there is none: int64 (n, K)."""
-        catalog, _ = self.look(self.plan.renderings[split])
+        catalog = self.look(self.plan.renderings[split]).catalog
         return catalog.find(self.plan.sources.digests[numbers], self.plan.variants(split))
+
+    def note_refused(self, split: str, numbers: np.ndarray) -> None:
+        """Note as failed those of the sources whose content failed under this very recipe."""
+        refused = self.plan.refused.get(self.plan.renderings[split].pixels_id, {})
+        if not refused:
+            return
+        sources = self.plan.sources
+        known = numbers[sources.known[numbers]]
+        digests = np.frombuffer(b"".join(refused), np.uint8).reshape(-1, DIGEST_BYTES)
+        for number in known[among(sources.digests[known], digests)].tolist():
+            sources.failures.setdefault(number, refused[sources.digests[number].tobytes()])
 
     def missing(self, split: str, numbers: np.ndarray) -> np.ndarray:
         """Those of the sources that lack a variant and have not failed.
@@ -106,6 +159,9 @@ class Stock:
         """
         sources = self.plan.sources
         lacking = numbers[(self.find(split, numbers) < 0).any(axis=1) | ~sources.known[numbers]]
+        if (len(lacking) or self.to_normalise(split, numbers)) and self.plan.history.look_back():
+            self.refresh()
+            return self.missing(split, numbers)
         refused = self.plan.refused.get(self.plan.renderings[split].pixels_id, {})
         for number in lacking.tolist() if refused else ():
             failure = refused.get(sources.digests[number].tobytes()) if sources.known[number] else None
@@ -125,6 +181,7 @@ class Stock:
             pending = sum(len(shard.rows) for shard in self.pending if shard.pixels_id == rendering.pixels_id)
             lacking -= min(unread, pending)
             variants += lacking
+            lacking += self.to_normalise(name, usable)
             slots = self.slots(rendering)
             shards = -(-lacking // slots) + workers * k  # the last of each worker and variant is partly filled
             needed += lacking * (rendering.chunk_bytes + CHECKSUM_BYTES) + (
@@ -137,17 +194,88 @@ class Stock:
         staged = sum(shard.chunk_bytes * len(shard.rows) for shard in self.pending if shard.mean is None)
         return needed + (staged if self.plan.recipe.dtype == "float16" else 0), variants
 
+    def _used(self, rendering: Rendering, splits: dict[str, np.ndarray]) -> np.ndarray:
+        """Rows of `look` that the splits need, each once, sorted."""
+        names = [name for name in splits if self.plan.renderings[name].pixels_id == rendering.pixels_id]
+        found = [self.find(name, self.plan.survivors(splits[name])).reshape(-1) for name in names]
+        rows = np.unique(np.concatenate(found))
+        return rows[rows >= 0]
+
+    def _is_final(self, rendering: Rendering, origin: Held | PendingShard, slots: int) -> bool:
+        final = self.plan.final(rendering)
+        if isinstance(origin, Held):
+            return origin.tensors_id == final.tensors_id
+        return (origin.mean, origin.std) == (final.mean, final.std) and origin.slots == slots
+
+    def to_normalise(self, split: str, numbers: np.ndarray) -> int:
+        """How many committed tensors of other statistics these sources need."""
+        rendering = self.plan.renderings[split]
+        look, final = self.look(rendering), self._final_id(rendering)
+        other = [isinstance(origin, Held) and origin.tensors_id != final for origin in look.origins]
+        found = np.unique(self.find(split, numbers))
+        return int(np.array(other, bool)[look.origin[found[found >= 0]]].sum()) if any(other) else 0
+
+    def normalise_jobs(self, splits: dict[str, np.ndarray], new_job_id: Callable[[], int]) -> list[NormaliseJob]:
+        """Jobs that bring all needed tensors which hold other values than the final ones to those.
+
+        A staged shard becomes one shard. Tensors out of committed shards, of which only some may be needed, are put
+        together variant by variant, as new ones are; all in one shard if they fit.
+        """
+        jobs = []
+        for rendering in self.plan.distinct():
+            look, slots = self.look(rendering), self.slots(rendering)
+            rows = self._used(rendering, splits)
+            final = [self._is_final(rendering, origin, slots) for origin in look.origins]
+            loose = []
+            for number in np.unique(look.origin[rows]).tolist():
+                origin = look.origins[number]
+                if final[number]:
+                    continue
+                if isinstance(origin, PendingShard) and origin.slots == slots:
+                    jobs.append(NormaliseJob(new_job_id(), (Part.whole(origin),), rendering.statistics, slots))
+                else:
+                    loose.append(rows[look.origin[rows] == number])
+            for run in _runs(np.concatenate([np.zeros(0, np.int64), *loose]), look, slots):
+                parts = tuple(self._parts(run, look))
+                jobs.append(NormaliseJob(new_job_id(), parts, rendering.statistics, slots))
+        return jobs
+
+    def _parts(self, rows: np.ndarray, look: Look) -> Iterator[Part]:
+        """The shards that some rows are in, and where."""
+        slots = {
+            o.tensors_id: writer.slots_of(self.plan.cache, o.tensors_id) for o in look.origins if isinstance(o, Held)
+        }
+        each = np.array([slots[o.tensors_id] if isinstance(o, Held) else o.slots for o in look.origins], np.int64)
+        origin = look.origin[rows]
+        number = look.place[rows] // each[origin]
+        for part in np.split(rows, np.flatnonzero((np.diff(origin) != 0) | (np.diff(number) != 0)) + 1):
+            found, places = look.origins[look.origin[part[0]]], look.place[part]
+            if isinstance(found, Held):
+                of, s = found.rendering, int(each[look.origin[part[0]]])
+                file = layout.shard_file(self.plan.cache, found.tensors_id, int(places[0]) // s)
+                shard = PendingShard(file, of.pixels_id, of.mean, of.std, s, of.shape, look.catalog.rows[part])
+                yield Part(shard, places % s)
+            else:
+                yield Part(replace(found, rows=look.catalog.rows[part]), places)
+
     def adopt(self, commit: writer.Commit, rendering: Rendering, splits: dict[str, np.ndarray]) -> None:
         """Move the pending shards that a split needs into the tensors; their rows count as committed from now on."""
-        _, places = self.look(rendering)
-        used: set[int] = set()
-        for name, numbers in splits.items():
-            if self.plan.renderings[name].pixels_id == rendering.pixels_id:
-                found = self.find(name, self.plan.survivors(numbers))
-                used |= set(np.unique(places[found]).tolist())
-        shards = [self.pending[-1 - place] for place in sorted((p for p in used if p < 0), reverse=True)]
+        look = self.look(rendering)
+        numbers = np.unique(look.origin[self._used(rendering, splits)]).tolist()
+        shards = [origin for n in numbers if isinstance(origin := look.origins[n], PendingShard)]
         for shard, number in zip(shards, commit.adopt(rendering.tensors_id, shards), strict=True):
             slots = number * shard.slots + np.arange(len(shard.rows))
-            self.plan.committed.setdefault(rendering.tensors_id, []).append((shard.rows, slots))
+            self.plan.history.add(rendering.tensors_id, rendering, shard.rows, slots)
         self.pending = [shard for shard in self.pending if shard.pixels_id != rendering.pixels_id]
         self._found.clear()
+
+
+def _runs(rows: np.ndarray, look: Look, slots: int) -> Iterator[np.ndarray]:
+    """Rows shard by shard: all in one if they fit, otherwise variant by variant; in the order in which they lie."""
+    variant = look.catalog.rows["variant"][rows]
+    if len(rows) <= slots:
+        variant = np.zeros(len(rows), np.int64)
+    order = np.lexsort((look.place[rows], look.origin[rows], variant))
+    for k in np.unique(variant).tolist():
+        same = rows[order[variant[order] == k]]
+        yield from (same[start : start + slots] for start in range(0, len(same), slots))

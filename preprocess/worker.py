@@ -1,13 +1,15 @@
 """One worker process: takes jobs, renders, writes shards into `pending/<build id>/`. No torch, no zarr, no lock.
 
-Started by `pipeline`; ends when its pipe closes, and at once when the builder dies.
+Started by `process`; ends when its pipe closes, after a long rest, and at once when the builder dies.
 """
 
 import contextlib
 import ctypes
+import itertools
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,18 +19,22 @@ import cv2
 import numpy as np
 
 from cache_store.canonical import DIGEST_BYTES, digest_of
-from cache_store.durable import start_writeback
+from cache_store.durable import read_error, remove_file, start_writeback
+from cache_store.errors import IntegrityError, StorageError
 from cache_store.normalise import denormalise, normalisation_table
 from cache_store.records import PendingShard, row_dtype, write_record
 from cache_store.shard import ShardReader, ShardWriter
 from preprocess.augment import library
 from preprocess.errors import SourceError
-from preprocess.jobs import READY, Done, Failure, Hashed, Job, NormaliseJob, ReadJob, Setup, Wanted
+from preprocess.jobs import READY, REST, Done, Failure, Hashed, Job, NormaliseJob, Part, ReadJob, Setup, Wanted
 from preprocess.read import read_source
 from preprocess.render import DECODERS, Normaliser, Renderer, channel_sums, to_planes
 from preprocess.rendering import Rendering
 from preprocess.scan import STAT
 from preprocess.state import WorkerState
+
+IDLE_S = 60.0
+"""How long a worker waits for another build of the same builder; it holds some 100 MB."""
 
 _KEPT_BYTES = 32 << 20
 """Encoded bytes that a job keeps between hashing and rendering; files beyond are read a second time."""
@@ -45,16 +51,24 @@ def main(connection_fd: int, state_fd: int, parent: int) -> None:
     connection, state = Connection(connection_fd), WorkerState(state_fd)
     library(without_torch=True)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        worker = Worker(connection.recv(), state)
-        connection.send(READY)
-        while True:
-            try:
-                worker.run(connection.recv(), connection)
-            except (EOFError, BrokenPipeError, ConnectionResetError):
-                raise
-            except Exception as error:  # not about one image: the builder raises it
-                state.idle()
-                connection.send(error)
+        while serve_a_build(connection, state):
+            _give_back_memory()
+
+
+def serve_a_build(connection: Connection, state: WorkerState) -> bool:
+    """Do the jobs of one build, until it gives this worker a rest; whether another build came in time for the next."""
+    worker = Worker(connection.recv(), state)
+    connection.send(READY)
+    while (job := connection.recv()) != REST:
+        try:
+            worker.run(job, connection)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
+        except Exception as error:  # not about one image: the builder raises it
+            state.idle()
+            connection.send(error)
+    del worker
+    return connection.poll(IDLE_S)
 
 
 def _die_with(parent: int) -> None:
@@ -145,27 +159,62 @@ class Worker:
         return Done(shards.finished, failures, notes)
 
     def _normalise(self, job: NormaliseJob) -> Done:
-        source = job.shard
-        statistics = job.statistics or (None, None)
+        """Write the job's tensors anew; damaged ones are left out and named, as their sources may still be there."""
+        first = job.parts[0].shard
+        mean, std = job.statistics or (None, None)
         path = self._folder / f"{job.job_id:08d}-n.shard"
-        target = replace(source, path=path, mean=statistics[0], std=statistics[1], rows=source.rows.copy())
-        normalise = Normaliser(job.statistics, source.shape) if job.statistics else None
-        former = normalisation_table(source.mean, source.std) if source.mean and source.std else None
-        stored = np.empty(source.shape, source.dtype)
-        with (
-            ShardReader(source.path, source.slots, source.chunk_bytes) as reader,
-            ShardWriter(target.path, target.slots, target.chunk_bytes) as writer,
-        ):
-            for slot in range(len(source.rows)):
-                self._state.take_up(slot)
-                reader.read_into(slot, stored)
-                planes = stored if former is None else denormalise(stored, former)
-                target.rows["checksum"][slot] = writer.append(planes if normalise is None else normalise(planes))
-                self._state.count(failed=False)
+        rows = np.concatenate([part.shard.rows for part in job.parts])
+        target = PendingShard(path, first.pixels_id, mean, std, job.slots, first.shape, rows)
+        normalise = Normaliser(job.statistics, first.shape) if job.statistics else None
+        damaged: dict[int, Failure] = {}
+        with ShardWriter(path, job.slots, target.chunk_bytes) as writer:
+            for item, planes in enumerate(self._planes_of(job.parts)):
+                if isinstance(planes, Failure):
+                    damaged[item] = planes
+                else:
+                    rows["checksum"][item] = writer.append(planes if normalise is None else normalise(planes))
+                self._state.count(failed=item in damaged)
             self._state.put_down()
-        start_writeback(target.path)
+        target = replace(target, rows=np.delete(rows, list(damaged)))
+        if not len(target.rows):
+            remove_file(path)
+            return Done((), damaged)
+        start_writeback(path)
         write_record(target)
-        return Done((target,))
+        return Done((target,), damaged)
+
+    def _planes_of(self, parts: tuple[Part, ...]) -> Iterator[np.ndarray | Failure]:
+        """uint8 (C, H, W) of each tensor in turn, valid until the next one; or what is wrong with it."""
+        item = itertools.count()
+        for part in parts:
+            shard = part.shard
+            table = normalisation_table(shard.mean, shard.std) if shard.mean and shard.std else None
+            stored = np.empty(shard.shape, shard.dtype)
+            try:
+                reader = ShardReader(shard.path, shard.slots, shard.chunk_bytes)
+            except (IntegrityError, OSError) as error:
+                yield from [_damage(shard.path, error)] * len(part.places)
+                continue
+            with reader:
+                for place, row in zip(part.places.tolist(), shard.rows, strict=True):
+                    self._state.take_up(next(item))
+                    try:
+                        if reader.read_into(place, stored) != row["checksum"]:
+                            raise IntegrityError(f"{str(shard.path)!r}: slot {place} holds another tensor")
+                        planes = stored if table is None else denormalise(stored, table)
+                    except (IntegrityError, OSError, ValueError) as error:
+                        yield _damage(shard.path, error)
+                    else:
+                        yield planes
+
+
+def _damage(path: Path, error: Exception) -> Failure:
+    """Why finished tensors cannot be read; a refusal of the system is raised."""
+    if isinstance(error, OSError):
+        error = read_error(repr(str(path)), path, error)
+        if isinstance(error, StorageError):
+            raise error
+    return Failure("read", str(error))
 
 
 class _JobShards:

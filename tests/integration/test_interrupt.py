@@ -246,7 +246,8 @@ def test_a_damaged_shard_of_an_interrupted_build_is_rendered_again(tmp_path, not
     assert_as_rendered(cache, photos)
 
 
-def test_an_error_of_ours_in_the_middle_leaves_no_worker(tmp_path, photos):
+def test_an_error_of_ours_in_the_middle_leaves_no_worker(tmp_path, photos, monkeypatch):
+    monkeypatch.setattr("preprocess.pipeline._FEW_ITEMS", 0)  # both workers from the start
     workers = set()
 
     def fail(stage, done):

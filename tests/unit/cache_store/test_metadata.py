@@ -352,3 +352,38 @@ def test_group_holds_its_attributes():
     assert metadata["attributes"] == {"b": [1, None], "a": {"z": "ü", "y": 1}}
     assert list(metadata["attributes"]) == ["b", "a"]
     assert list(metadata["attributes"]["a"]) == ["z", "y"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dimensions", "shape"),
+    [
+        ("<i8", ("sample", "variant"), (2, 3)),
+        ("<u8", ("sample", "variant", "channel"), (4, 1, 3)),
+        ("u1", ("byte",), (7,)),
+        ("u1", ("sample", "byte"), (0, 16)),
+    ],
+)
+def test_small_arrays_are_byte_for_byte_what_zarr_python_writes(dtype, dimensions, shape):
+    import zarr
+    from zarr.codecs import Crc32cCodec
+    from zarr.storage import MemoryStore
+
+    data = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+    blobs = {}
+    array = zarr.create_array(
+        MemoryStore(blobs),
+        name="a",
+        shape=shape,
+        chunks=tuple(max(n, 1) for n in shape),
+        dtype=data.dtype,
+        fill_value=0,
+        filters=None,
+        compressors=[Crc32cCodec()],
+        chunk_key_encoding={"name": "default", "separator": "."},
+        dimension_names=list(dimensions),
+    )
+    if data.size:
+        array[...] = data
+    expected = {path: bytes(blob.to_bytes()) for path, blob in blobs.items() if path != "zarr.json"}
+
+    assert encode_arrays({"a": (data, dimensions)}) == expected

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from cache_store.errors import StorageError
-from preprocess import Recipe
+from preprocess import Recipe, pipeline
 from preprocess.errors import WorkerError
-from preprocess.jobs import Done, NormaliseJob, ReadJob, Setup, Wanted
+from preprocess.jobs import Done, NormaliseJob, Part, ReadJob, Setup, Wanted
 from preprocess.pipeline import WorkerPool, _how_it_died
+from preprocess.standby import STANDBY
 from tests import decoders
 from tests.helpers import TINY, write_image
 from tests.integration.processes import children, running
@@ -55,6 +56,20 @@ class Client:
     def rendered(self):
         """Digest of every row of every finished shard."""
         return sorted(row["digest"].tobytes() for _, answer in self.finished for s in answer.shards for row in s.rows)
+
+
+@pytest.fixture(autouse=True)
+def nobody_waits():
+    """No test meets the worker that another one has left."""
+    STANDBY.clear()
+    yield
+    STANDBY.clear()
+
+
+@pytest.fixture
+def all_at_once(monkeypatch):
+    """As with many items: all workers are started before the first job is done."""
+    monkeypatch.setattr(pipeline, "_FEW_ITEMS", 0)
 
 
 @pytest.fixture
@@ -102,7 +117,7 @@ def ours() -> list[int]:
     return found
 
 
-def test_every_job_is_done_once_by_no_more_workers_than_jobs(setup, files, notes):
+def test_every_job_is_done_once_by_no_more_workers_than_jobs(setup, files, notes, all_at_once):
     client = Client()
     with WorkerPool(setup, 4, 60) as pool:
         pool.run(jobs_of(files, 3), client)
@@ -111,7 +126,7 @@ def test_every_job_is_done_once_by_no_more_workers_than_jobs(setup, files, notes
         assert ours() == workers
 
     assert len(workers) == 2
-    assert not any(running(pid) for pid in workers)
+    assert ours() in ([workers[0]], [workers[1]])  # one waits for the next build
     assert [job.items for job, _ in sorted(client.finished[:2], key=lambda pair: pair[0].job_id)] == [
         (0, 1, 2),
         (3, 4, 5),
@@ -140,7 +155,7 @@ def test_failures_are_counted_apart(setup, files, notes):
     assert list(answer.failures) == [2]
 
 
-def test_a_suspect_is_tried_alone_in_a_worker_that_has_done_nothing_yet(setup, files, notes):
+def test_a_suspect_is_tried_alone_in_a_worker_that_has_done_nothing_yet(setup, files, notes, all_at_once):
     """A worker that an earlier image has damaged would be a poor judge."""
     spoil(files[1], b"KILL")
     size = files[1].stat().st_size
@@ -244,7 +259,7 @@ def test_shards_are_normalised_by_jobs_too(setup, files, notes):
         pool.run(jobs_of(files, 3), client)
         shards = [shard for _, answer in client.finished for shard in answer.shards]
         statistics = ((0.5,) * 3, (0.25,) * 3)
-        pool.run([NormaliseJob(50 + i, shard, statistics) for i, shard in enumerate(shards)], second)
+        pool.run([NormaliseJob(50 + i, (Part.whole(shard),), statistics, 8) for i, shard in enumerate(shards)], second)
 
     normalised = [shard for _, answer in second.finished for shard in answer.shards]
     assert sorted(len(shard.rows) for shard in normalised) == [3, 3]
@@ -255,7 +270,7 @@ def test_shards_are_normalised_by_jobs_too(setup, files, notes):
     )
 
 
-def test_leaving_by_an_exception_ends_the_workers(setup, files, notes):
+def test_leaving_by_an_exception_ends_the_workers(setup, files, notes, all_at_once):
     pids = []
 
     def fail():

@@ -14,7 +14,7 @@ from cache_store.errors import StorageError
 from cache_store.records import read_record
 from cache_store.shard import ShardReader
 from preprocess import Recipe
-from preprocess.jobs import Done, Hashed, NormaliseJob, ReadJob, Setup, Wanted
+from preprocess.jobs import Done, Hashed, NormaliseJob, Part, ReadJob, Setup, Wanted
 from preprocess.render import DECODER
 from preprocess.state import WorkerState
 from preprocess.worker import Worker
@@ -122,7 +122,7 @@ def test_normalising_a_staged_shard_gives_what_rendering_at_once_gives(tmp_path,
     assert staged.shards[0].dtype == np.uint8
 
     ours, theirs = Pipe()
-    staging.run(NormaliseJob(2, staged.shards[0], ((0.5,) * 3, (0.25,) * 3)), theirs)
+    staging.run(NormaliseJob(2, (Part.whole(staged.shards[0]),), ((0.5,) * 3, (0.25,) * 3), 4), theirs)
     normalised = ours.recv().shards[0]
 
     assert normalised.path.read_bytes() == baked.shards[0].path.read_bytes()
@@ -135,9 +135,9 @@ def test_a_normalised_shard_can_be_brought_to_other_statistics_without_its_sourc
     _, first = _answers(job, served, wanted)
     ours, theirs = Pipe()
 
-    served.run(NormaliseJob(2, first.shards[0], ((0.3,) * 3, (0.2,) * 3)), theirs)
+    served.run(NormaliseJob(2, (Part.whole(first.shards[0]),), ((0.3,) * 3, (0.2,) * 3), 4), theirs)
     other = ours.recv().shards[0]
-    served.run(NormaliseJob(3, other, ((0.5,) * 3, (0.25,) * 3)), theirs)
+    served.run(NormaliseJob(3, (Part.whole(other),), ((0.5,) * 3, (0.25,) * 3), 4), theirs)
     back = ours.recv().shards[0]
 
     assert other.rows["checksum"].tolist() != first.shards[0].rows["checksum"].tolist()
