@@ -16,6 +16,7 @@ cache/
   pending/                         group
     lock                           held by the builder (flock)
     source                         relative hint to SOURCE
+    scanned                        when a build last found the snapshot's files unchanged
     <build id>/                    shards and records of a build in progress; never read by loaders
 """
 
@@ -71,6 +72,10 @@ def pending_dir(cache: Path) -> Path:
 
 def lock_file(cache: Path) -> Path:
     return pending_dir(cache) / "lock"
+
+
+def scan_hint(cache: Path) -> Path:
+    return pending_dir(cache) / "scanned"
 
 
 def source_hint(cache: Path) -> Path:

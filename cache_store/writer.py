@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -388,12 +389,35 @@ def leave_source_hint(cache: Path, source: Path) -> None:
 
     Not flushed, and no matter if it fails: the snapshot is published already.
     """
-    relative = os.fsencode(os.path.relpath(source.resolve(), cache.resolve()))
-    scratch = layout.pending_dir(cache) / (layout.source_hint(cache).name + ".part")
+    _leave_hint(layout.source_hint(cache), os.fsencode(os.path.relpath(source.resolve(), cache.resolve())))
+
+
+def leave_scan_hint(cache: Path, snapshot: str, scanned_ns: int) -> None:
+    """Note that a scan which began at `scanned_ns` found all files as the snapshot has them, doubtful ones by digest.
+
+    Files whose time stamps lie close to the snapshot's own scan need not be read again for it. Not flushed, and no
+    matter if it fails.
+    """
+    _leave_hint(layout.scan_hint(cache), json.dumps({"snapshot": snapshot, "scanned_ns": scanned_ns}).encode())
+
+
+def scan_by_hint(cache: Path, snapshot: str) -> int | None:
+    """What `leave_scan_hint` noted of this snapshot; None if nothing that can be believed."""
+    try:
+        hint = json.loads(layout.scan_hint(cache).read_bytes())
+        if hint["snapshot"] == snapshot and isinstance(hint["scanned_ns"], int) and hint["scanned_ns"] < time.time_ns():
+            return int(hint["scanned_ns"])
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # none yet, or torn by a power cut
+    return None
+
+
+def _leave_hint(path: Path, data: bytes) -> None:
+    scratch = path.with_name(path.name + ".part")
     with contextlib.suppress(StorageError):
         durable.remove_file(scratch)
-        durable.write_file(scratch, relative)
-        durable.rename(scratch, layout.source_hint(cache))
+        durable.write_file(scratch, data)
+        durable.rename(scratch, path)
 
 
 def _write_root(cache: Path, root: Root) -> None:

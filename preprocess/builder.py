@@ -160,7 +160,7 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
     stock = Stock(plan, settings.shard_mib)
     recovered, old_folders = writer.recover(cache)
     with timer.stage("hash"):
-        hash_first(plan, known_sizes(previous), settings.workers, settings.stall_s, settings.progress)
+        read = hash_first(plan, known_sizes(previous), settings.workers, settings.stall_s, settings.progress)
     splits = plan.members()
     # Shards of an interrupted build with another recipe may still be wanted by whoever goes on with that one.
     ours = {rendering.pixels_id for rendering in plan.renderings.values()}
@@ -175,6 +175,8 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
     if previous is not None and is_current(previous.snapshot, plan, stock, splits):
         settings.budget.check(plan.sources)
         writer.clear_pending(old_folders)
+        if read:
+            writer.leave_scan_hint(cache, previous.snapshot.name, plan.scanned.scanned_ns)
         return _report(plan, previous.snapshot, timer, up_to_date=True)
     _refuse_shrinking(plan, previous, splits, settings)
     folder = writer.begin(cache)

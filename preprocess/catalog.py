@@ -83,3 +83,8 @@ def distinct(digests: np.ndarray) -> np.ndarray:
     """For each digest the number of the first equal one: int64 (n,)."""
     _, first, inverse = np.unique(_keys(digests), return_index=True, return_inverse=True)
     return first[inverse]
+
+
+def among(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which of the digests are among the others: bool (n,)."""
+    return np.isin(_keys(digests), _keys(others))

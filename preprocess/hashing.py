@@ -49,6 +49,7 @@ def hash_files(paths: Sequence[bytes], threads: int, stall_s: float, progress: C
     for _ in range(threads):
         threading.Thread(target=serve, daemon=True).start()
     open_places = set(range(len(paths)))
+    looked = time.monotonic()
     while open_places:
         try:
             place, digest, numbers, failure = results.get(timeout=_TICK_S)
@@ -61,9 +62,12 @@ def hash_files(paths: Sequence[bytes], threads: int, stall_s: float, progress: C
                     failures[place] = failure
                 else:
                     digests[place], stats[place] = np.frombuffer(digest, np.uint8), numbers
-            if not results.empty():
-                continue
-        late = [p for p in list(begun) if p in open_places and time.monotonic() - begun[p] > stall_s]
+            begun.pop(place, None)
+        now = time.monotonic()
+        if open_places and now - looked < _TICK_S:
+            continue  # not at every file: a look costs as much as there are files in hand
+        looked = now
+        late = [p for p, since in list(begun.items()) if p in open_places and now - since > stall_s]
         for place in late:
             open_places.remove(place)
             failures[place] = Failure("read", f"no answer within {stall_s:g} s")

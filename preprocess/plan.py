@@ -8,6 +8,7 @@ import numpy as np
 from cache_store import layout
 from cache_store.normalise import normalisation_table
 from cache_store.reader import Cache
+from cache_store.writer import scan_by_hint
 from preprocess import augment, environment, probe
 from preprocess.departures import departures
 from preprocess.errors import PixelsWouldDiffer, RecipeError, UsageError
@@ -191,7 +192,8 @@ def _recall(plan: Plan, previous: Cache, options: PlanOptions) -> None:
     """What former builds know: digests of unchanged files, and images that cannot be used."""
     failures = [dict(f) | {"path": layout.text_to_name(f["path"])} for f in previous.snapshot.failures]
     if not options.checksum:
-        recognise(plan.sources, list(previous.splits.values()), failures)
+        verified_ns = scan_by_hint(plan.cache, previous.snapshot.name)
+        recognise(plan.sources, list(previous.splits.values()), failures, verified_ns)
     same_decode = previous.snapshot.recipe["decode"] == plan.recipe.canonical()["decode"]
     if same_decode and not options.retry_failed:
         pixels = {name: _stored(previous, name).pixels_id for name in previous.splits}

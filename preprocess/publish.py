@@ -1,13 +1,12 @@
 """From finished renderings to a snapshot: its tables, and whether there is anything new to publish."""
 
-import os
 import time
 from typing import Any
 
 import numpy as np
 
 from cache_store import layout, writer
-from cache_store.manifest import Snapshot, SplitTable, join_strings, no_rows
+from cache_store.manifest import Snapshot, SplitTable, no_rows
 from preprocess import environment
 from preprocess.plan import Plan
 from preprocess.render import DECODERS
@@ -18,18 +17,26 @@ Splits = dict[str, np.ndarray]
 
 
 def is_current(former: Snapshot, plan: Plan, stock: Stock, splits: Splits) -> bool:
-    """Whether a snapshot is what a build would publish now: nothing is missing, and every table would be the same."""
-    if plan.statistics is None or any(len(stock.missing(name, numbers)) for name, numbers in splits.items()):
+    """Whether a snapshot is what a build would publish now: every table would be the same.
+
+    Nothing can be missing then, as the snapshot has it all: no look at single tensors is needed.
+    """
+    if plan.statistics is None or list(former.classes) != plan.classes or former.recipe != plan.recipe.canonical():
         return False
-    if list(former.classes) != plan.classes or former.recipe != plan.recipe.canonical():
+    if list(former.splits) != list(splits):
         return False
-    if list(former.splits) != list(splits) or list(former.failures) != failure_rows(plan, splits):
+    for name, table in former.splits.items():
+        if table.tensors_id != plan.final(plan.renderings[name]).tensors_id:
+            return False
+        if (table.mean, table.std) != plan.statistics:
+            return False
+    for name, numbers in splits.items():
+        stock.note_refused(name, numbers)
+    if list(former.failures) != failure_rows(plan, splits):
         return False
     for name, numbers in splits.items():
         table, kept = former.splits[name], plan.survivors(numbers)
-        if table.tensors_id != plan.final(plan.renderings[name]).tensors_id or len(table) != len(kept):
-            return False
-        if (table.mean, table.std) != plan.statistics:
+        if len(table) != len(kept) or not plan.sources.known[kept].all():
             return False
         if not all(np.array_equal(table[column], values) for column, values in _source_columns(plan, kept).items()):
             return False
@@ -122,7 +129,7 @@ def _table(plan: Plan, stock: Stock, name: str, numbers: np.ndarray) -> SplitTab
 def _source_columns(plan: Plan, numbers: np.ndarray) -> dict[str, np.ndarray]:
     """The manifest's columns that come from the sources alone."""
     sources = plan.sources
-    paths, ends = join_strings([os.fsencode(sources.paths[i]) for i in numbers])
+    paths, ends = sources.encoded_of(numbers)
     columns = {name: sources.stats[name][numbers] for name in sources.stats.dtype.names or ()}
     return columns | {
         "path": paths,

@@ -45,7 +45,7 @@ class Silent:
     def update(self, done: int, failed: int) -> None: ...
 
 
-def hash_first(plan: Plan, known_sizes: np.ndarray, threads: int, stall_s: float, progress: Progress) -> None:
+def hash_first(plan: Plan, known_sizes: np.ndarray, threads: int, stall_s: float, progress: Progress) -> int:
     """Settle by digest which files are known by another name or time, before planning what to render.
 
     The rest of the unknown files are hashed by the job that renders them (docs/decisions/003).
@@ -53,15 +53,20 @@ def hash_first(plan: Plan, known_sizes: np.ndarray, threads: int, stall_s: float
     Parameters
     ----------
     known_sizes : of files that the snapshot in force knows
+
+    Returns
+    -------
+    how many files were read
     """
     sources = plan.sources
-    wanted = np.isin(sources.stats["size"], known_sizes)
+    wanted = ~sources.known
+    wanted[wanted] = np.isin(sources.stats["size"][wanted], known_sizes)
     for split in plan.recipe.named_splits.values():
         if split.from_ is not None:  # the digest decides which split a file belongs to
             wanted[slice(*sources.ranges[split.from_])] = True
     numbers = plan.survivors(np.flatnonzero(wanted & ~sources.known))
     if not len(numbers):
-        return
+        return 0
     progress.stage("hash", len(numbers))
     root = os.fsencode(plan.source)
     paths = [os.path.join(root, os.fsencode(sources.paths[i])) for i in numbers]
@@ -69,6 +74,7 @@ def hash_first(plan: Plan, known_sizes: np.ndarray, threads: int, stall_s: float
     sources.take(numbers, answer)
     for place, failure in answer.failures.items():
         sources.failures[int(numbers[place])] = failure
+    return len(numbers)
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ the order of `sorted(os.walk(...))`, in each folder the names sorted.
 """
 
 import errno
+import itertools
 import os
 import stat
 import time
@@ -197,18 +198,19 @@ class _Columns:
 
     def __init__(self) -> None:
         self.paths: list[str] = []
-        self._stats: list[_Stat] = []
-        self._classes: list[int] = []
+        self._stats: list[np.ndarray] = []
+        self._classes: list[np.ndarray] = []
 
     def extend(self, files: list[tuple[str, _Stat]], index: int) -> None:
-        for path, numbers in files:
-            self.paths.append(path)
-            self._stats.append(numbers)
-        self._classes.extend([index] * len(files))
+        self.paths += [path for path, _ in files]
+        numbers = itertools.chain.from_iterable(stat for _, stat in files)
+        self._stats.append(np.fromiter(numbers, np.int64, len(files) * len(STAT.names or ())).view(STAT))
+        self._classes.append(np.full(len(files), index, np.int64))
 
     def split(self, name: str, folder: str, class_names: list[str] | None) -> SplitScan:
-        stats = np.array(self._stats, STAT) if self._stats else np.zeros(0, STAT)
-        return SplitScan(name, folder, self.paths, class_names, np.array(self._classes, np.int64), stats)
+        stats = np.concatenate([np.zeros(0, STAT), *self._stats])
+        classes = np.concatenate([np.zeros(0, np.int64), *self._classes])
+        return SplitScan(name, folder, self.paths, class_names, classes, stats)
 
 
 class _Walk:
@@ -242,13 +244,13 @@ class _Walk:
             with os.scandir(os.path.join(self._root, folder)) as entries:
                 for entry in entries:
                     name = entry.name
-                    if name.startswith("."):
+                    if name[0] == ".":
                         self._result.hidden.add(place + name)
                         continue
                     why = _why_no_folder(entry)
                     if not why:
                         folders.append(name)
-                    elif os.path.splitext(name)[1].lower() not in IMAGE_EXTENSIONS:
+                    elif name[name.rfind(".") :].lower() not in IMAGE_EXTENSIONS:
                         if why == "no folder":
                             self._result.other.add(place + name)
                         else:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cache_store.canonical import DIGEST_BYTES
-from cache_store.manifest import SplitTable
+from cache_store.manifest import SplitTable, join_strings
 from preprocess.jobs import Failure, Hashed
+from preprocess.paths import encode_paths, find_keys, path_keys
 from preprocess.recipe import Recipe
 from preprocess.scan import STAT, Scan
 
@@ -37,6 +38,21 @@ class Sources:
     known: np.ndarray
     ranges: dict[str, tuple[int, int]]
     failures: dict[int, Failure] = field(default_factory=dict)
+    _encoded: tuple[np.ndarray, np.ndarray] | None = None
+
+    def encoded(self) -> tuple[np.ndarray, np.ndarray]:
+        """All paths as bytes one behind the other, and where each ends; see `paths`."""
+        if self._encoded is None or len(self._encoded[1]) != len(self.paths):
+            self._encoded = encode_paths(self.paths)
+        return self._encoded
+
+    def encoded_of(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same for some of the sources."""
+        if len(numbers) and numbers[-1] - numbers[0] + 1 == len(numbers):  # in order and without a gap
+            data, ends = self.encoded()
+            start = int(ends[numbers[0] - 1]) if numbers[0] else 0
+            return data[start : int(ends[numbers[-1]])], ends[numbers] - start
+        return join_strings([os.fsencode(self.paths[number]) for number in numbers])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -82,39 +98,61 @@ def collect(scan: Scan, classes: list[str], limit: int | None) -> Sources:
     )
 
 
-def recognise(sources: Sources, tables: list[SplitTable], failures: list[dict[str, object]]) -> None:
+def recognise(
+    sources: Sources, tables: list[SplitTable], failures: list[dict[str, object]], verified_ns: int | None = None
+) -> None:
     """Take over the digests of files that have the path, size, time stamps and inode that the last snapshot saw.
 
     Doubtful ones, whose time stamps lie too close to that scan to tell an edit, are left to be hashed.
+
+    Parameters
+    ----------
+    tables, failures : of the last snapshot
+    verified_ns : start of a later scan whose build found all doubtful files unchanged
     """
-    former: dict[str, tuple[tuple[int, ...], bytes]] = {}
-    newest = scanned = 0
-    for table in tables:
-        columns = [table[name].tolist() for name in STAT.names or ()]
-        scanned = table.scanned_ns
-        newest = max([newest, *columns[1], *columns[2]])
-        digests = (row.tobytes() for row in table["digest"])
-        for name, numbers, digest in zip(table.paths(), zip(*columns, strict=True), digests, strict=True):
-            former[os.fsdecode(name)] = (numbers, digest)
-    doubtful_from = min(scanned, newest) - DOUBT_NS
-    listed = {str(f["path"]): f for f in failures if f.get("digest")}
-    for number, path in enumerate(sources.paths):
-        numbers = sources.stats[number].item()
-        if max(numbers[1], numbers[2]) >= doubtful_from:
-            continue
-        seen = former.get(path)
-        if seen is not None and seen[0] == numbers:
-            sources.digests[number] = np.frombuffer(seen[1], np.uint8)
-        elif (failed := listed.get(path)) is not None and _is_as_listed(failed, numbers):
-            sources.digests[number] = np.frombuffer(bytes.fromhex(str(failed["digest"])), np.uint8)
-        else:
-            continue
-        sources.known[number] = True
+    if not tables:
+        return
+    stats = np.zeros(sum(len(table["size"]) for table in tables), STAT)
+    for name in STAT.names or ():
+        stats[name] = np.concatenate([table[name] for table in tables])
+    scanned = max(table.scanned_ns for table in tables)
+    newest = max(int(stats[name].max(initial=0)) for name in ("mtime_ns", "ctime_ns"))
+    # The clock that stamps files may be another one than ours. At the scan it showed `newest` or more; since then it
+    # went on as far as ours did.
+    verified = max(verified_ns or 0, scanned)
+    doubtful_from = min(verified, newest + verified - scanned) - DOUBT_NS
+    certain = np.maximum(sources.stats["mtime_ns"], sources.stats["ctime_ns"]) < doubtful_from
+    data, ends = sources.encoded()
+    place = _places(data, ends, tables)
+    same = certain & (place >= 0)
+    same[same] = sources.stats[same] == stats[place[same]]
+    digests = np.concatenate([table["digest"] for table in tables])
+    sources.digests[same] = digests[place[same]]
+    sources.known |= same
+    listed = [failed for failed in failures if failed.get("digest")]
+    if listed:
+        keys = path_keys(*join_strings([os.fsencode(str(failed["path"])) for failed in listed]))
+        place = find_keys(keys, path_keys(data, ends))
+        for number in np.flatnonzero(certain & ~same & (place >= 0)).tolist():
+            failed = listed[place[number]]
+            if _is_as_listed(failed, sources.stats[number].item()):
+                sources.digests[number] = np.frombuffer(bytes.fromhex(str(failed["digest"])), np.uint8)
+                sources.known[number] = True
 
 
 def _is_as_listed(failed: dict[str, object], numbers: tuple[int, ...]) -> bool:
     names = ("size", "mtime", "ctime", "inode")
     return all(failed[name] == value for name, value in zip(names, numbers, strict=True) if name in failed)
+
+
+def _places(data: np.ndarray, ends: np.ndarray, tables: list[SplitTable]) -> np.ndarray:
+    """Where each path stands in the tables, one behind the other; -1 where it does not."""
+    lengths = [0, *np.cumsum([len(table["path"]) for table in tables]).tolist()]
+    former = np.concatenate([table["path"] for table in tables])
+    former_ends = np.concatenate([table["path_end"] + lengths[i] for i, table in enumerate(tables)])
+    if np.array_equal(ends, former_ends) and np.array_equal(data, former):
+        return np.arange(len(ends))  # the rule: no file came, went or got another name
+    return find_keys(path_keys(former, former_ends), path_keys(data, ends))
 
 
 def members(sources: Sources, recipe: Recipe) -> dict[str, np.ndarray]:

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from cache_store import layout, writer
+from cache_store.canonical import DIGEST_BYTES
 from cache_store.records import PendingShard
 from cache_store.shard import CHECKSUM_BYTES, index_bytes
-from preprocess.catalog import Catalog
+from preprocess.catalog import Catalog, among
 from preprocess.history import Held
 from preprocess.jobs import NormaliseJob, Part
 from preprocess.plan import Plan
@@ -139,6 +140,17 @@ class Stock:
         """Row of each variant of each source in `look`, -1 where there is none: int64 (n, K)."""
         catalog = self.look(self.plan.renderings[split]).catalog
         return catalog.find(self.plan.sources.digests[numbers], self.plan.variants(split))
+
+    def note_refused(self, split: str, numbers: np.ndarray) -> None:
+        """Note as failed those of the sources whose content failed under this very recipe."""
+        refused = self.plan.refused.get(self.plan.renderings[split].pixels_id, {})
+        if not refused:
+            return
+        sources = self.plan.sources
+        known = numbers[sources.known[numbers]]
+        digests = np.frombuffer(b"".join(refused), np.uint8).reshape(-1, DIGEST_BYTES)
+        for number in known[among(sources.digests[known], digests)].tolist():
+            sources.failures.setdefault(number, refused[sources.digests[number].tobytes()])
 
     def missing(self, split: str, numbers: np.ndarray) -> np.ndarray:
         """Those of the sources that lack a variant and have not failed.

@@ -1,5 +1,6 @@
 """A change of one image costs one image; a change of the recipe costs what it changes."""
 
+import json
 import os
 import shutil
 import time
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cache_store import layout
 from cache_store.reader import open_cache, snapshot_names
 from preprocess import RecipeError
 from preprocess.builder import build
@@ -201,6 +203,48 @@ def test_old_files_are_not_even_read(built):
     assert again(built, progress=thorough, checksum=True).up_to_date
     assert quick.hashed <= 1
     assert thorough.hashed == 9
+
+
+class Hashed:
+    """Counts the files that were read before any was rendered."""
+
+    count = 0
+
+    def stage(self, name, total):
+        self.count += total * (name == "hash")
+
+    def update(self, done, failed): ...
+
+
+def read_by(built, **options):
+    watcher = Hashed()
+    assert again(built, progress=watcher, **options).up_to_date
+    return watcher.count
+
+
+def test_files_as_new_as_the_newest_are_read_once_more_and_then_believed(built):
+    assert read_by(built) == 8  # all were written within the two seconds of doubt
+    time.sleep(2.1)
+    assert read_by(built) == 8
+    assert read_by(built) == 0
+    path = built[0] / "cat" / "001.png"
+    path.write_bytes(path.read_bytes())
+    watcher = Hashed()
+
+    assert again(built, progress=watcher).rendered == 0
+    assert watcher.count == 1
+
+
+@pytest.mark.parametrize("hint", [b"", b"{", b"[]", b'{"snapshot": "000001", "scanned_ns": 1}', b"\xff\x00", None])
+def test_a_note_of_the_last_look_that_cannot_be_believed_is_passed_over(built, hint):
+    time.sleep(2.1)
+    again(built)
+    assert read_by(built) == 0
+    file = layout.scan_hint(built[1])
+    future = json.dumps({"snapshot": FIRST, "scanned_ns": time.time_ns() + 10**12}).encode()
+    file.write_bytes(future if hint is None else hint)
+
+    assert read_by(built) == 8
 
 
 # -- the recipe --------------------------------------------------------------------------------------------------------

@@ -98,9 +98,11 @@ NEWER = (99, SCANNED - SECOND // 2, SCANNED - SECOND // 2, 78)
 """A file written just before the scan: it tells that the clock of the file system is not behind."""
 
 
-def known(now: dict[str, tuple[int, int, int, int]], *tables: SplitTable, failures=()) -> list[bool]:
+def known(
+    now: dict[str, tuple[int, int, int, int]], *tables: SplitTable, failures=(), verified_ns: int | None = None
+) -> list[bool]:
     sources = collect(scan_of(split_scan("train", list(now), stats=stats_of(*now.values()))), [], None)
-    recognise(sources, list(tables), list(failures))
+    recognise(sources, list(tables), list(failures), verified_ns)
     for path, digest, is_known in zip(sources.paths, sources.digests, sources.known, strict=True):
         assert digest.tobytes() == (digest_of(path.encode()) if is_known else bytes(16))
     return sources.known.tolist()
@@ -145,6 +147,26 @@ def test_where_the_clock_of_the_file_system_is_behind_its_newest_file_counts():
     newest = (5, OLD, OLD, 6)
     early = (7, OLD - DOUBT_NS - 1, OLD - DOUBT_NS - 1, 8)
     assert known({"a": newest, "b": early}, table_of({"a": newest, "b": early})) == [False, True]
+
+
+@pytest.mark.parametrize(("later", "expected"), [(-SECOND, False), (DOUBT_NS, False), (DOUBT_NS + 1, True)])
+def test_a_later_scan_that_found_nothing_changed_settles_what_the_first_left_in_doubt(later, expected):
+    newest = (5, OLD, OLD, 6)
+    assert known({"a": newest}, table_of({"a": newest}), verified_ns=SCANNED + later) == [expected]
+
+
+def test_a_later_scan_settles_nothing_that_is_newer_than_itself():
+    written = SCANNED + 60 * SECOND
+    future = (5, written, OLD, 6)
+    assert known({"a": future}, table_of({"a": future}), verified_ns=written + DOUBT_NS) == [False]
+    assert known({"a": future}, table_of({"a": future}), verified_ns=written + DOUBT_NS + 1) == [True]
+
+
+def test_files_that_came_and_went_and_changed_places_are_told_apart():
+    former = {f"{i:02d}": (1000 + i, OLD - i, OLD, 50 + i) for i in range(20)} | {"new": NEWER}
+    now = {name: former[name] for name in list(former)[19:4:-2]} | {"0": (7, OLD, OLD, 9), "02": former["03"]}
+
+    assert known(now, table_of(former)) == [True] * (len(now) - 2) + [False, False]
 
 
 def test_a_time_stamp_from_the_future_is_in_doubt():
