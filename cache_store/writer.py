@@ -20,10 +20,10 @@ import numpy as np
 
 from cache_store import durable, layout
 from cache_store.canonical import digest_of
-from cache_store.errors import IntegrityError, NotFoundError, StorageError, UsageError
+from cache_store.errors import REPAIR, IntegrityError, NotFoundError, StorageError, UsageError
 from cache_store.manifest import Snapshot, encode
 from cache_store.metadata import encode_group, encode_image_array, resized
-from cache_store.reader import Root, metadata_digests, read_root, snapshot_names
+from cache_store.reader import Root, metadata_digests, read_root, root_attributes, snapshot_names
 from cache_store.records import PendingShard, read_record
 from cache_store.shard import ShardReader
 
@@ -118,7 +118,7 @@ def is_ours(cache: Path) -> bool:
 def begin(cache: Path) -> Path:
     """A new build's folder under `pending/`, with a name that was never used; root and groups are made if missing."""
     if not (cache / layout.METADATA).exists():
-        _write_root(cache, Root(None, 0, None))
+        write_root(cache, Root(None, 0, None))
     for folder in (cache / "tensors", cache / "snapshots", layout.pending_dir(cache)):
         durable.make_dir(folder)
         _ensure(folder / layout.METADATA, encode_group({}), layout.pending_dir(cache) / _SCRATCH)
@@ -188,9 +188,7 @@ def slots_of(cache: Path, tensors_id: str) -> int | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise IntegrityError(
-            f"tensors {tensors_id[:8]}: unreadable metadata ({error}); build into a new folder"
-        ) from error
+        raise IntegrityError(f"tensors {tensors_id[:8]}: unreadable metadata ({error}); {REPAIR}") from error
 
 
 def _slots_and_shards(image_metadata: bytes) -> tuple[int, int]:
@@ -221,6 +219,7 @@ class Commit:
         self._scratch = build / _SCRATCH
         root = read_root(cache)
         self.number, self.parent, self.parent_digest = root.last + 1, root.snapshot, root.digest
+        self._former = {name: digest for name, digest in root.former.items() if name != root.snapshot}
         self.tensors: dict[str, dict[str, str]] = {}
 
     def ensure_tensors(self, spec: TensorsSpec) -> None:
@@ -257,8 +256,7 @@ class Commit:
         for name, listed in self._listed(spec.tensors_id):
             if digests != listed:  # never let a new snapshot vouch for damage
                 raise IntegrityError(
-                    f"tensors {spec.tensors_id[:8]}: metadata differs from what snapshot {name} committed; "
-                    "build into a new folder"
+                    f"tensors {spec.tensors_id[:8]}: metadata differs from what snapshot {name} committed; {REPAIR}"
                 )
         self.tensors[spec.tensors_id] = digests
 
@@ -347,7 +345,7 @@ class Commit:
             list(pool.map(durable.flush_file, [folder / relative for relative in files]))
             list(pool.map(durable.flush_dir, [*folders, folder.parent]))
         digest = digest_of(files[layout.METADATA]).hex()
-        _write_root(self._cache, Root(snapshot.name, int(snapshot.name), digest))
+        write_root(self._cache, Root(snapshot.name, int(snapshot.name), digest, self._former))
 
 
 def clear_pending(folders: Iterable[Path]) -> None:
@@ -369,17 +367,10 @@ def leave_source_hint(cache: Path, source: Path) -> None:
         durable.rename(scratch, layout.source_hint(cache))
 
 
-def _write_root(cache: Path, root: Root) -> None:
-    attributes = {
-        "decant": {
-            "format_version": layout.FORMAT_VERSION,
-            "needs": [],
-            "snapshot": root.snapshot,
-            "last": layout.snapshot_name(root.last) if root.last else None,
-            "digest": root.digest,
-        }
-    }
-    durable.replace_file(cache / layout.METADATA, encode_group(attributes), layout.pending_dir(cache) / _SCRATCH)
+def write_root(cache: Path, root: Root) -> None:
+    """Swap the pointer: the commit point of builds, rollbacks, gc and repairs alike."""
+    data = encode_group(root_attributes(root))
+    durable.replace_file(cache / layout.METADATA, data, layout.pending_dir(cache) / _SCRATCH)
 
 
 def _ensure(path: Path, data: bytes, scratch: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from cache_store import durable, layout, writer
 from cache_store.errors import CacheStoreError, IntegrityError, StorageError, UsageError
 from cache_store.metadata import encode_image_array
-from cache_store.reader import open_cache, read_root, snapshot_names
+from cache_store.reader import Root, open_cache, read_root, snapshot_names
 from cache_store.records import PendingShard
 from cache_store.writer import Commit
 from tests.unit.cache_store.stores import (
@@ -261,11 +261,8 @@ def test_names_of_snapshots_are_not_used_again_after_a_step_back(tmp_path):
     cache = tmp_path / "cache"
     for samples in (2, 3):
         make_cache(cache, samples)
-    root = json.loads((cache / "zarr.json").read_bytes())
-    first = json.loads((cache / "zarr.json").read_bytes())["attributes"]["decant"] | {"snapshot": "000001"}
     data = (layout.snapshot_dir(cache, "000001") / "zarr.json").read_bytes()
-    root["attributes"]["decant"] = first | {"digest": writer.digest_of(data).hex()}
-    (cache / "zarr.json").write_bytes(json.dumps(root).encode())
+    writer.write_root(cache, Root("000001", 2, writer.digest_of(data).hex()))
     assert holds(cache, 2)
 
     make_cache(cache, 4)
