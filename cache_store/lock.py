@@ -93,7 +93,7 @@ class Lease:
 
     def __init__(self, cache: Path, snapshot: str) -> None:
         path = layout.snapshot_dir(cache, snapshot) / layout.METADATA
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hang us
         self._closer = weakref.finalize(self, os.close, fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -15,6 +15,7 @@ from cache_store.durable import read_error
 from cache_store.errors import REPAIR, IntegrityError
 from cache_store.mapped import map_file
 from cache_store.shard import CHECKSUM_BYTES, checksum
+from cache_store.wary import Unreadable, read_metadata
 
 COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "slot": ("<i8", ("sample", "variant")),
@@ -218,9 +219,9 @@ class _StoredColumns(Mapping[str, np.ndarray]):
 
 def _read(path: Path, digest: str | None) -> bytes:
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise read_error(repr(str(path)), path, error) from error
+        data = read_metadata(path)
+    except Unreadable as error:
+        raise IntegrityError(f"{str(path)!r} cannot be read: {error}; {REPAIR}") from error
     if digest is not None and digest_of(data).hex() != digest:
         raise IntegrityError(f"{str(path)!r} is damaged: its digest is not the recorded one; {REPAIR}")
     return data

@@ -11,6 +11,7 @@ import click
 _COMMANDS = {
     "build": ("preprocess.commands:build", "Bring CACHE up to date with the images in SOURCE."),
     "show": ("preprocess.commands:show", "Say what a cache holds, and draw samples of it."),
+    "verify": ("preprocess.upkeep:verify", "Read every byte of a cache, and name what is damaged."),
     "doctor": ("preprocess.commands:doctor", "Check this installation, and what it can decode."),
 }
 

@@ -10,7 +10,7 @@ from preprocess import augment
 FOLDER = click.Path(path_type=Path)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Results go to stdout; a file name that is not UTF-8 must not break the sentence."""
     click.echo(text.encode("utf-8", "backslashreplace"))
 
@@ -84,7 +84,7 @@ def build(
             shard_mib=shard_mib,
             progress=progress,
         )
-    _say(report.to_json() if as_json else str(report))
+    say(report.to_json() if as_json else str(report))
     if dry_run and report.peak_bytes > report.free_bytes:
         sys.exit(7)
 
@@ -105,7 +105,7 @@ def show(cache: Path, index: tuple[int, ...], split: str | None, output: Path | 
     """
     from preprocess.show import show as show_cache
 
-    _say(show_cache(cache, index, split, output, as_json=as_json))
+    say(show_cache(cache, index, split, output, as_json=as_json))
 
 
 @click.command()
@@ -118,5 +118,5 @@ def doctor(cache: Path | None) -> None:
     from preprocess.doctor import doctor as examine
 
     text, healthy = examine(cache)
-    _say(text)
+    say(text)
     sys.exit(0 if healthy else 1)
