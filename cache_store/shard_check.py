@@ -28,11 +28,13 @@ class ShardState:
     problems : a line each; none: every byte is accounted for and right
     lost : places in the shard that a snapshot needs and that do not hold what it expects
     sound : place -> offset of each chunk that can be kept
+    unsound : place -> offset of each other chunk that the index has
     """
 
     problems: list[str] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
     sound: dict[int, int] = field(default_factory=dict)
+    unsound: dict[int, int] = field(default_factory=dict)
 
 
 def check_shard(
@@ -103,8 +105,8 @@ def _check(
     unlike = np.zeros(slots, bool)
     unlike[places[there & (in_place[places] != checksums)]] = True
     other = unlike[present] & ~torn
-    kept = present[~torn & ~other]
-    state.sound = dict(zip(kept.tolist(), offsets[kept].tolist()))
+    for good, where in ((~torn & ~other, state.sound), (torn | other, state.unsound)):
+        where.update(zip(present[good].tolist(), offsets[present[good]].tolist()))
     for lost, what in (
         (present[torn], "do not have the checksum that is written beside them"),
         (present[other], "are not the ones that the snapshots expect there"),

@@ -25,7 +25,7 @@ from cache_store.manifest import Snapshot, encode
 from cache_store.metadata import encode_group, encode_image_array, resized
 from cache_store.reader import Root, metadata_digests, read_root, root_attributes, snapshot_names
 from cache_store.records import PendingShard, read_record
-from cache_store.shard import ShardReader
+from cache_store.shard import ShardReader, empty_shard
 
 _SCRATCH = "zarr.json.part"
 _JOURNAL = "adopted.json"
@@ -145,6 +145,9 @@ def recover(cache: Path) -> tuple[list[PendingShard], list[Path]]:
     committed = read_root(cache).last
     for folder in sorted(folders):
         _undo_adoption(folder, cache, committed)
+    if folders:
+        _fill_ends_after_a_kill(cache)
+    for folder in sorted(folders):
         for record in sorted(folder.glob("*.record")):
             try:
                 shard = read_record(record)
@@ -153,6 +156,29 @@ def recover(cache: Path) -> tuple[list[PendingShard], list[Path]]:
             except (IntegrityError, OSError):
                 continue  # cut short by the kill: rendered again
     return shards, folders
+
+
+def fill_ends(cache: Path, tensors_id: str) -> bool:
+    """Put an empty shard at the end of an array that is longer than its shards; returns whether there was need.
+
+    So the length always says where the last shard ends, and a changed one is noticed, whoever took the numbers in
+    between: a build that was killed, or gc, which must not give back the number of the last shard.
+    """
+    image = layout.image_dir(cache, tensors_id)
+    metadata = (image / layout.METADATA).read_bytes()
+    slots, shards = _slots_and_shards(metadata)
+    last = max((n for entry in os.scandir(image) if (n := layout.shard_number(entry.name)) is not None), default=-1)
+    if shards <= last + 1:
+        return False
+    scratch = layout.pending_dir(cache) / _SCRATCH
+    durable.replace_file(layout.shard_file(cache, tensors_id, shards - 1), empty_shard(slots), scratch)
+    return True
+
+
+def _fill_ends_after_a_kill(cache: Path) -> None:
+    for entry in os.scandir(cache / "tensors") if (cache / "tensors").is_dir() else ():
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # damaged or half made: not here
+            fill_ends(cache, entry.name)
 
 
 def verify_pending(shard: PendingShard) -> bool:
@@ -173,7 +199,7 @@ def _undo_adoption(folder: Path, cache: Path, committed: int) -> None:
         return
     if number <= committed:
         return  # it was published after all; the folder is litter
-    for name, tensors_id, shard in moves:
+    for name, tensors_id, shard in reversed(moves):  # where it went last; a number before may have an empty shard now
         if not _HEX_ID.fullmatch(tensors_id):
             continue
         adopted = layout.shard_file(cache, tensors_id, shard)

@@ -11,6 +11,8 @@ import click
 _COMMANDS = {
     "build": ("preprocess.commands:build", "Bring CACHE up to date with the images in SOURCE."),
     "show": ("preprocess.commands:show", "Say what a cache holds, and draw samples of it."),
+    "log": ("preprocess.upkeep:log", "List the snapshots of a cache."),
+    "rollback": ("preprocess.upkeep:rollback", "Make an older snapshot the one in force."),
     "verify": ("preprocess.upkeep:verify", "Read every byte of a cache, and name what is damaged."),
     "doctor": ("preprocess.commands:doctor", "Check this installation, and what it can decode."),
 }

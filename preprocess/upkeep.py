@@ -26,3 +26,36 @@ def verify(cache: Path, as_json: bool) -> None:
         report = verify_cache(cache, progress)
     say(report.to_json() if as_json else str(report))
     sys.exit(report.exit_code)
+
+
+@click.command()
+@click.argument("cache", type=FOLDER)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def log(cache: Path, as_json: bool) -> None:
+    """List the snapshots of CACHE, newest first; * marks the one in force.
+
+    \b
+    decant log cache
+    """
+    from cache_store.snapshots import history, history_as_json
+
+    entries = history(cache)
+    lines = [str(entry) for entry in entries] or ["no snapshot yet"]
+    say(history_as_json(entries) if as_json else "\n".join(lines))
+
+
+@click.command()
+@click.argument("cache", type=FOLDER)
+@click.argument("snapshot")
+def rollback(cache: Path, snapshot: str) -> None:
+    """Make SNAPSHOT the one in force: what is opened from now on, and what the next build starts from.
+
+    Nothing is removed, and training that is running keeps what it has: `decant rollback` goes forth as well as back.
+
+    \b
+    decant rollback cache 000002
+    """
+    from cache_store.snapshots import rollback as roll_back
+
+    before, now = roll_back(cache, snapshot)
+    say(f"{now} is in force" + (", as before" if before == now else f"; before it was {before or 'none'}"))
