@@ -69,6 +69,14 @@ class ShardWriter:
         self.filled += 1
         return value
 
+    def copy(self, stored: bytes) -> None:
+        """Write a chunk and the checksum beside it as they lie in another shard, right or wrong."""
+        if len(stored) != self._chunk_bytes + CHECKSUM_BYTES:
+            raise ValueError(f"{self._chunk_bytes + CHECKSUM_BYTES} bytes expected, {len(stored)} found")
+        self._index[self.filled] = (self._file.size_bytes, len(stored))
+        self._file.write([stored])
+        self.filled += 1
+
     def skip(self) -> None:
         """Leave the next slot without a chunk."""
         self.filled += 1

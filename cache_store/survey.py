@@ -40,7 +40,6 @@ class Surveyed:
     attributes : of its own metadata, if it can be believed
     snapshot : its tables, if they can be used; columns that are damaged raise when asked for
     digest : what its own metadata hash to
-    vouched : whether somebody says what they have to hash to
     """
 
     name: str
@@ -49,7 +48,6 @@ class Surveyed:
     attributes: dict[str, Any] | None = None
     snapshot: Snapshot | None = None
     digest: str | None = None
-    vouched: bool = False
 
     @property
     def whole(self) -> bool:
@@ -91,6 +89,7 @@ class Survey:
     root : what the root says; None if it is damaged
     snapshots : those that are committed, oldest first; every one on disk if the root does not say
     unfinished : names of those that no pointer ever reached
+    vouched : snapshot -> what its metadata have to hash to, where anybody says so
     tensors : tensors_id -> snapshot -> digests that it lists of it
     expected : tensors_id -> what the tables need of it
     """
@@ -99,6 +98,7 @@ class Survey:
     root: Root | None
     snapshots: dict[str, Surveyed] = field(default_factory=dict)
     unfinished: list[str] = field(default_factory=list)
+    vouched: dict[str, str] = field(default_factory=dict)
     tensors: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     expected: dict[str, Expected] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -222,13 +222,13 @@ def _says_another_version(found: Survey) -> bool:
 
 def _read_metadata(found: Survey) -> None:
     """Each snapshot's own `zarr.json`, newest first, as children vouch for their parents."""
-    vouched = dict(found.root.former) if found.root is not None else {}
+    vouched = found.vouched
+    vouched.update(found.root.former if found.root is not None else {})
     if found.root is not None and found.root.snapshot is not None and found.root.digest is not None:
         vouched[found.root.snapshot] = found.root.digest
     for state in reversed(found.snapshots.values()):
         file = f"snapshots/{state.name}/{layout.METADATA}"
         expected = vouched.get(state.name)
-        state.vouched = expected is not None
         try:
             data = read_metadata(found.cache / file)
             state.digest = digest_of(data).hex()
@@ -245,7 +245,7 @@ def _read_metadata(found: Survey) -> None:
             continue
         state.attributes, state.listed = attributes, attributes["files"]
         parent, digest = attributes["parent"], attributes.get("parent_digest")
-        if parent is not None and digest is not None and state.vouched:
+        if parent is not None and digest is not None and (expected is not None or found.root is None):
             vouched.setdefault(parent, digest)
         for tensors_id, digests in attributes["tensors"].items():
             found.tensors.setdefault(tensors_id, {})[state.name] = digests

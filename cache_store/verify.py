@@ -107,13 +107,13 @@ def verify(cache: str | os.PathLike[str], progress: Progress | None = None) -> V
     return examine(Path(cache), progress).report
 
 
-def examine(cache: Path, progress: Progress | None = None) -> Examined:
-    """`verify`, with what a repair needs."""
+def examine(cache: Path, progress: Progress | None = None, *, shards: bool = True) -> Examined:
+    """`verify`, with what a repair needs; without `shards` they are not read."""
     with contextlib.ExitStack() as leases:
-        return _examine(cache, progress, leases)
+        return _examine(cache, progress, leases, shards)
 
 
-def _examine(cache: Path, progress: Progress | None, leases: contextlib.ExitStack) -> Examined:
+def _examine(cache: Path, progress: Progress | None, leases: contextlib.ExitStack, shards: bool) -> Examined:
     began = time.monotonic()
     tally = _Tally(cache, progress)
     found = survey(cache, leases, tally.count)
@@ -138,7 +138,7 @@ def _examine(cache: Path, progress: Progress | None, leases: contextlib.ExitStac
         findings += more
         if array is not None:
             arrays[tensors_id] = array
-            todo += _shards_of(found, tensors_id, array)
+            todo += _shards_of(found, tensors_id, array) if shards else []
     states = _check_shards(cache, todo, tally)
     damaged: dict[str, dict[int, ShardState]] = {}
     for shard, state in zip(todo, states):

@@ -65,6 +65,18 @@ class TensorsSpec:
         return np.dtype("u1" if self.mean is None else "<f2")
 
 
+def group_attributes(spec: TensorsSpec) -> dict[str, Any]:
+    """The attributes of a tensors group."""
+    return {
+        "rendering": spec.rendering,
+        "mean": None if spec.mean is None else list(spec.mean),
+        "std": None if spec.std is None else list(spec.std),
+        "engine": spec.engine,
+        "probe": spec.probe,
+        "versions": spec.versions,
+    }
+
+
 def refuse_foreign(cache: Path) -> None:
     """Make sure that `cache` is a cache, or may become one; writes nothing.
 
@@ -260,16 +272,7 @@ class Commit:
             durable.remove_tree(folder)  # made with another S by a commit that was killed; no snapshot has it
         for path in (folder, image):
             durable.make_dir(path)
-        group = encode_group(
-            {
-                "rendering": spec.rendering,
-                "mean": None if spec.mean is None else list(spec.mean),
-                "std": None if spec.std is None else list(spec.std),
-                "engine": spec.engine,
-                "probe": spec.probe,
-                "versions": spec.versions,
-            }
-        )
+        group = encode_group(group_attributes(spec))
         for path, data in (
             (folder / layout.METADATA, group),
             (image / layout.METADATA, encode_image_array(spec.slots, spec.shape, spec.dtype)),

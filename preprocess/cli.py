@@ -14,6 +14,7 @@ _COMMANDS = {
     "log": ("preprocess.upkeep:log", "List the snapshots of a cache."),
     "rollback": ("preprocess.upkeep:rollback", "Make an older snapshot the one in force."),
     "verify": ("preprocess.upkeep:verify", "Read every byte of a cache, and name what is damaged."),
+    "repair": ("preprocess.upkeep:repair", "Bring back what verify found damaged."),
     "doctor": ("preprocess.commands:doctor", "Check this installation, and what it can decode."),
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from preprocess import augment
 from preprocess.commands import FOLDER, say
 from preprocess.progress import bytes_bar
 
@@ -59,3 +60,26 @@ def rollback(cache: Path, snapshot: str) -> None:
 
     before, now = roll_back(cache, snapshot)
     say(f"{now} is in force" + (", as before" if before == now else f"; before it was {before or 'none'}"))
+
+
+@click.command()
+@click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="[SOURCE] CACHE")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def repair(folders: tuple[Path, ...], as_json: bool) -> None:
+    """Bring CACHE back to what was committed, bit for bit; render again only what is damaged.
+
+    SOURCE is the folder of images; without it the one that the last build used. Exit code 6 if damage is left.
+
+    \b
+    decant repair photos cache
+    decant repair cache
+    """
+    if len(folders) > 2:
+        raise click.UsageError("at most SOURCE and CACHE expected")
+    augment.library(without_torch=True)
+    from preprocess.mending import repair as repair_cache
+
+    with bytes_bar("verify") as progress:
+        report = repair_cache(folders[0] if len(folders) == 2 else None, folders[-1], progress=progress)
+    say(report.to_json() if as_json else str(report))
+    sys.exit(report.exit_code)

@@ -70,3 +70,20 @@ def test_verify(place, decant):
     assert finding["slots"] == [0]
     assert {sample["snapshot"] for sample in finding["samples"]} == {"000001", "000002"}
     assert decant("verify", "photos", cwd=place, code=4).stdout == ""
+
+
+def test_repair(place, decant):
+    before = first_shard(place / "cache").read_bytes()
+    flip_bit(first_shard(place / "cache"), 3)
+
+    text = decant("repair", "photos", "cache", cwd=place).stdout
+
+    assert text.startswith("mended 1 files (1 tensors rendered again, 0 found in another place):\n    tensors/")
+    assert text.endswith("cache is sound again\n")
+    assert first_shard(place / "cache").read_bytes() == before
+    assert decant("repair", "cache", cwd=place).stdout == "cache is sound: nothing to repair\n"
+    (place / "cache" / "notes.txt").write_bytes(b"")
+    report = json.loads(decant("repair", "cache", "--json", cwd=place, code=6).stdout)
+    assert [finding["file"] for finding in report["remaining"]] == ["notes.txt"]
+    decant("repair", "photos", cwd=place, code=4)
+    decant("repair", "photos", "photos", "cache", cwd=place, code=2)
