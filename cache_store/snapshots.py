@@ -11,7 +11,7 @@ from cache_store import layout, writer
 from cache_store.canonical import digest_of
 from cache_store.errors import CacheStoreError, IntegrityError, NotFoundError
 from cache_store.lock import BuildersLock
-from cache_store.manifest import COLUMNS
+from cache_store.manifest import COLUMNS, Snapshot, decode
 from cache_store.reader import Root, open_cache, read_root, snapshot_names
 from cache_store.wary import Unreadable, read_metadata
 
@@ -168,6 +168,22 @@ def root_for(cache: Path, kept: Iterable[str], current: str | None, last: int, v
         return Root(None, last, None, former)
     digest = vouched.get(current) or digest_of(_own_metadata(cache, current)[0]).hex()
     return Root(current, last, digest, former)
+
+
+def readable_snapshot(cache: Path, name: str, digest: str | None) -> Snapshot:
+    """A snapshot that says, beyond doubt, what it needs.
+
+    Raises
+    ------
+    IntegrityError : it is damaged
+    """
+    try:
+        snapshot = decode(layout.snapshot_dir(cache, name), digest)
+        for table in snapshot.splits.values():
+            _ = table["slot"]
+    except IntegrityError as error:
+        raise IntegrityError(f"{error} (what snapshot {name} needs is not known, so nothing was removed)") from error
+    return snapshot
 
 
 def _own_metadata(cache: Path, name: str) -> tuple[bytes, dict[str, Any]]:

@@ -170,6 +170,11 @@ def recover(cache: Path) -> tuple[list[PendingShard], list[Path]]:
     return shards, folders
 
 
+def is_hex_id(name: str) -> bool:
+    """Whether a name may be that of a build or of tensors."""
+    return _HEX_ID.fullmatch(name) is not None
+
+
 def fill_ends(cache: Path, tensors_id: str) -> bool:
     """Put an empty shard at the end of an array that is longer than its shards; returns whether there was need.
 

@@ -15,6 +15,7 @@ _COMMANDS = {
     "rollback": ("preprocess.upkeep:rollback", "Make an older snapshot the one in force."),
     "verify": ("preprocess.upkeep:verify", "Read every byte of a cache, and name what is damaged."),
     "repair": ("preprocess.upkeep:repair", "Bring back what verify found damaged."),
+    "gc": ("preprocess.upkeep:gc", "Remove what the newest snapshots do not need."),
     "doctor": ("preprocess.commands:doctor", "Check this installation, and what it can decode."),
 }
 

@@ -83,3 +83,24 @@ def repair(folders: tuple[Path, ...], as_json: bool) -> None:
         report = repair_cache(folders[0] if len(folders) == 2 else None, folders[-1], progress=progress)
     say(report.to_json() if as_json else str(report))
     sys.exit(report.exit_code)
+
+
+@click.command()
+@click.argument("cache", type=FOLDER)
+@click.option("--keep", type=int, default=1, show_default=True, help="How many of the newest snapshots stay.")
+@click.option("--compact", is_flag=True, help="First write partly used shards anew, as a new snapshot.")
+@click.option("--drop-unfinished", is_flag=True, help="Also remove what an interrupted build has finished.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def gc(cache: Path, keep: int, compact: bool, drop_unfinished: bool, as_json: bool) -> None:
+    """Remove from CACHE what the newest snapshots do not need: older ones, their shards, leftovers of killed builds.
+
+    The snapshot in force and those that somebody reads stay in any case.
+
+    \b
+    decant gc cache --keep 3
+    decant gc cache --compact
+    """
+    from cache_store.gc import collect_garbage
+
+    report = collect_garbage(cache, keep, compact=compact, drop_unfinished=drop_unfinished)
+    say(report.to_json() if as_json else str(report))

@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 
-from cache_store import layout
+from cache_store import layout, open_cache
 from preprocess.builder import build
 from tests.helpers import TINY, image_folder
-from tests.integration.checks import SHARDS_OF_FOUR
+from tests.integration.checks import SHARDS_OF_FOUR, assert_as_rendered
 from tests.unit.cache_store.stores import flip_bit
 
 
@@ -87,3 +87,23 @@ def test_repair(place, decant):
     assert [finding["file"] for finding in report["remaining"]] == ["notes.txt"]
     decant("repair", "photos", cwd=place, code=4)
     decant("repair", "photos", "photos", "cache", cwd=place, code=2)
+
+
+def test_gc(place, decant):
+    text = decant("gc", "cache", "--keep", 2, cwd=place).stdout
+    assert text.splitlines()[1] == "kept snapshots 000001, 000002"
+
+    report = json.loads(decant("gc", "cache", "--compact", "--json", cwd=place).stdout)
+    assert (report["kept"], report["compacted"]) == (["000002"], None)
+    with open_cache(place / "cache") as opened:  # of each full shard of four, two go
+        table = opened.split("train")
+        for slot, path in zip(table["slot"][:, 0].tolist(), table.paths()):
+            if slot in (0, 1, 4, 5):
+                (place / "photos" / path.decode()).unlink()
+    decant("build", "photos", "cache", cwd=place)
+    report = json.loads(decant("gc", "cache", "--compact", "--json", cwd=place).stdout)
+    assert (report["kept"], report["compacted"], report["moved"]) == (["000004"], "000004", 6)
+    decant("verify", "cache", cwd=place)
+    assert_as_rendered(place / "cache", place / "photos")
+    assert decant("build", "photos", "cache", cwd=place).stdout.startswith("up to date")
+    decant("gc", "cache", "--keep", 0, cwd=place, code=2)
