@@ -135,6 +135,17 @@ def _collect(cache: Path, keep: int, report: GcReport) -> None:
     _collect_tensors(cache, kept, report)
 
 
+def drop_snapshot(cache: Path, name: str) -> bool:
+    """Remove one snapshot that is not in force, its shards apart; False: somebody reads it. The lock is held."""
+    root = read_root(cache)
+    with Removal(cache, name) as hold:
+        if hold.granted:
+            kept = [other for other in snapshot_names(cache) if other != name]
+            writer.write_root(cache, root_for(cache, kept, root.snapshot, root.last, vouched_digests(cache, root)))
+            _remove(cache, layout.snapshot_dir(cache, name))
+        return hold.granted
+
+
 def _is_unfinished(name: str, last: int) -> bool:
     return (layout.snapshot_number(name) or 0) > last
 

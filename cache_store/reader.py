@@ -86,7 +86,7 @@ def read_root(cache: Path) -> Root:
         what = metadata["node_type"]
         attributes: Any = metadata.get("attributes")  # which other writers of Zarr leave out where there are none
     except _NOT_METADATA:
-        raise IntegrityError(f"{str(path)!r} is damaged: it is not the metadata of a Zarr group") from None
+        raise IntegrityError(f"{str(path)!r} is damaged: it is not the metadata of a Zarr group; {REPAIR}") from None
     ours = attributes.get("decant") if isinstance(attributes, dict) else None
     if not isinstance(ours, dict):
         raise NotFoundError(f"{str(cache)!r} is a Zarr {what}, but not a decant cache")
@@ -154,7 +154,7 @@ def open_cache(path: str | os.PathLike[str], snapshot: str | None = None) -> "Ca
             if snapshot is None and attempt + 1 < _ATTEMPTS and read_root(cache).snapshot != name:
                 continue
             if name == root.snapshot:
-                raise IntegrityError(f"{str(cache)!r}: its current snapshot {name} is missing") from None
+                raise IntegrityError(f"{str(cache)!r}: its current snapshot {name} is missing; {REPAIR}") from None
             known = ", ".join(snapshot_names(cache)) or "none"
             raise NotFoundError(f"{str(cache)!r} has no snapshot {name!r}; there are: {known}") from None
         except OSError as error:

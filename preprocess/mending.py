@@ -19,8 +19,10 @@ from cache_store import durable, layout, writer
 from cache_store.canonical import digest_of
 from cache_store.errors import CacheStoreError
 from cache_store.findings import FOREIGN, IMAGE, TENSORS, Finding
+from cache_store.gc import drop_snapshot
 from cache_store.lock import BuildersLock
 from cache_store.metadata import encode_group, encode_image_array, image_digest
+from cache_store.reader import Root, read_root
 from cache_store.restore import Recomputed, restore
 from cache_store.snapshots import root_for
 from cache_store.survey import Survey, Surveyed, survey
@@ -137,7 +139,7 @@ def repair(
         report.reasons += [f"{count:,} tensors: {why}" for why, count in mended.reasons.items()]
         report.remaining = [f for f in examined.report.findings if (f.tensors_id, f.shard) not in mended.whole]
     if lost is not None and folder is not None:
-        report.rebuilt = _build_again(lost, folder, cache, decoder)
+        _replace(*lost, folder, cache, decoder, report)
     report.reasons += _advice(report, examined.report.snapshot)
     return report
 
@@ -151,9 +153,12 @@ def _hinted(cache: Path) -> Path | None:
         return None
 
 
-def _restore_files(cache: Path, source: Path | None, report: RepairReport) -> Surveyed | None:
-    """Put back what can be had exactly, one after the other as each lets the next be read. If the snapshot in force
-    cannot be had and may be built again, put the newest whole one in force, and return the lost one."""
+def _restore_files(cache: Path, source: Path | None, report: RepairReport) -> tuple[Surveyed, Root] | None:
+    """Put back what can be had exactly, one after the other as each lets the next be read.
+
+    If the snapshot in force cannot be had and may be built again, the newest whole one is put in force; returns the
+    lost one and the root that there was.
+    """
     for _ in range(_ROUNDS):
         examined = examine(cache, shards=False)
         files = restore(examined, _recompute(examined))
@@ -170,7 +175,24 @@ def _restore_files(cache: Path, source: Path | None, report: RepairReport) -> Su
     report.given_up, report.in_force = lost.name, whole[-1] if whole else None
     names = list(examined.survey.snapshots)
     writer.write_root(cache, root_for(cache, names, report.in_force, root.last, examined.survey.vouched))
-    return lost
+    return lost, root
+
+
+def _replace(lost: Surveyed, former: Root, source: Path, cache: Path, decoder: str, report: RepairReport) -> None:
+    """Build a snapshot in place of a lost one, which then goes; if that fails, all is left as it was found."""
+    try:
+        report.rebuilt = _build_again(lost, source, cache, decoder)
+    except (PreprocessError, CacheStoreError) as error:
+        report.reasons.append(f"a new snapshot in place of {lost.name} could not be built: {error}")
+        report.given_up = report.in_force = None
+        with BuildersLock(cache):
+            writer.write_root(cache, replace(former, last=read_root(cache).last))
+        return
+    with BuildersLock(cache):
+        if layout.snapshot_dir(cache, lost.name).exists() and not drop_snapshot(cache, lost.name):
+            report.reasons.append(f"snapshot {lost.name} is in use: decant gc CACHE removes it later")
+            return
+    report.remaining = [finding for finding in report.remaining if finding.snapshot != lost.name]
 
 
 def _build_again(lost: Surveyed, source: Path, cache: Path, decoder: str) -> str | None:

@@ -1,7 +1,10 @@
 """`decant log`, `rollback`, `verify`, `repair` and `gc`, as a shell sees them."""
 
 import json
+import os
+import pty
 import shutil
+import subprocess
 
 import pytest
 
@@ -107,3 +110,16 @@ def test_gc(place, decant):
     assert_as_rendered(place / "cache", place / "photos")
     assert decant("build", "photos", "cache", cwd=place).stdout.startswith("up to date")
     decant("gc", "cache", "--keep", 0, cwd=place, code=2)
+
+
+def test_a_bar_where_somebody_looks_and_none_where_nobody_does(place, decant):
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    decant("verify", "cache", cwd=place, capture_output=False, stdout=subprocess.PIPE, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = os.read(ours, 65536)
+    os.close(ours)
+
+    assert b"verify" in shown
+    assert b"/s" in shown
+    assert decant("verify", "cache", cwd=place).stderr == ""
