@@ -384,9 +384,11 @@ class Commit:
         """Write the tables, then swap the pointer. From the swap on, new readers see this snapshot."""
         folder = layout.snapshot_dir(self._cache, snapshot.name)
         files = encode(snapshot)
-        folders = sorted(
-            {parent for path in files for parent in (folder / path).parents if folder in (parent, *parent.parents)}
-        )
+        names = {""}
+        for name in files:
+            while name := name.rpartition("/")[0]:
+                names.add(name)
+        folders = [folder / name for name in sorted(names)]  # each after the one that it is in
         for path in folders:
             durable.make_dir(path)
         for relative, data in files.items():
