@@ -163,10 +163,22 @@ def survey(cache: Path, leases: contextlib.ExitStack, count: Callable[[int], Non
             raise problem
         text = str(problem).removeprefix(f"{str(cache / layout.METADATA)!r} is damaged: ").partition("; ")[0]
         found.findings.insert(0, Finding(ROOT, layout.METADATA, text))
-    elif root is not None and root.snapshot is not None and root.snapshot not in found.snapshots:
-        text = "missing, and it is the snapshot in force"
-        found.findings.append(Finding(SNAPSHOT, f"snapshots/{root.snapshot}/{layout.METADATA}", text, root.snapshot))
+    elif root is not None:
+        found.findings += _gone(found, root)
     return found
+
+
+def _gone(found: Survey, root: Root) -> list[Finding]:
+    """Snapshots that the root speaks of and that are not there, and those that a missing one would vouch for."""
+    named = {root.snapshot: "missing, and it is the snapshot in force"}
+    named |= dict.fromkeys(root.former, "missing, and no gc has removed it")
+    gone = {name: text for name, text in named.items() if name is not None and name not in found.snapshots}
+    states = found.snapshots.values()
+    told = all(s.attributes and (s.attributes["parent"] is None or s.attributes.get("parent_digest")) for s in states)
+    if told and not gone:
+        text = "nothing says what its metadata should be: the snapshot that came after it is missing"
+        gone = {name: text for name in found.snapshots if name not in found.vouched}
+    return [Finding(SNAPSHOT, f"snapshots/{name}/{layout.METADATA}", text, name) for name, text in gone.items()]
 
 
 def _hold(cache: Path, name: str, leases: contextlib.ExitStack) -> bool:
