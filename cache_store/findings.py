@@ -106,12 +106,17 @@ class VerifyReport:
         lines += [line for finding in self.findings[:_SHOWN_FINDINGS] for line in finding.lines()]
         if len(self.findings) > _SHOWN_FINDINGS:
             lines.append(f"… and {len(self.findings) - _SHOWN_FINDINGS:,} more (all of them with --json)")
-        lost = len({(s.snapshot, s.split, s.path, s.variant) for f in self.findings for s in f.samples})
+        lost = counted(len({(s.split, s.path, s.variant) for f in self.findings for s in f.samples}), "tensor")
         lines.append(
-            f"{self.cache} is damaged: {len(self.findings):,} findings, {lost:,} tensors of samples lost ({read}); "
+            f"{self.cache} is damaged: {counted(len(self.findings), 'finding')}, {lost} lost ({read}); "
             "run: decant repair SOURCE CACHE"
         )
         return "\n".join(lines)
+
+
+def counted(count: int, what: str) -> str:
+    """'1 file', '2 files'."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _printable(name: str) -> str:

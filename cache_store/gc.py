@@ -123,10 +123,9 @@ def _collect(cache: Path, keep: int, report: GcReport) -> None:
                 report.kept.append(name)
                 report.leased.append(name)
         kept = [readable_snapshot(cache, name, vouched.get(name)) for name in report.kept]
-        if report.removed:
-            after = root_for(cache, report.kept, root.snapshot, root.last, vouched)
-            if after != root:
-                writer.write_root(cache, after)
+        after = root_for(cache, report.kept, root.snapshot, root.last, vouched)
+        if after != root:
+            writer.write_root(cache, after)
         dropped = [layout.snapshot_dir(cache, name) for name in report.removed]
         dropped += [Path(e.path) for e in os.scandir(cache / "snapshots") if _is_unfinished(e.name, root.last)]
         for folder in dropped:

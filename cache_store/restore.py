@@ -5,13 +5,12 @@ the builders' lock calls this.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from cache_store import durable, layout, writer
+from cache_store import bitflip, durable, layout, writer
 from cache_store.canonical import digest_of
 from cache_store.findings import GROUP, IMAGE, ROOT, SNAPSHOT, TABLE, TENSORS, Finding
 from cache_store.manifest import COLUMNS
@@ -21,9 +20,6 @@ from cache_store.snapshots import root_for
 from cache_store.survey import Survey
 from cache_store.verify import ArrayLayout, Examined
 from cache_store.wary import Unreadable, entries, read_metadata
-
-_MOST_BYTES_TO_SEARCH = 16 << 10
-"""Each bit of a file is tried in turn, and every try hashes the whole file: 2 s at this size."""
 
 _NOT_METADATA = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
 
@@ -87,24 +83,24 @@ def _copy(finding: Finding, found: Survey, digest: str) -> bytes | None:
 
 
 def _flipped_back(finding: Finding, found: Survey, digest: str) -> bytes | None:
-    return _search(found.cache / finding.file, lambda data: digest_of(data).hex() == digest)
+    def right(data: bytes) -> bool:
+        return digest_of(data).hex() == digest
+
+    try:
+        data = read_metadata(found.cache / finding.file)
+    except Unreadable:
+        return None
+    if finding.kind == TABLE and not finding.file.endswith(layout.METADATA):
+        corrected = bitflip.by_checksum(data)
+        return corrected if corrected is not None and right(corrected) else None
+    return bitflip.by_trial(data, right)
 
 
 def _search(path: Path, right: Callable[[bytes], bool]) -> bytes | None:
-    """The file's content with one bit flipped, if that makes it right."""
     try:
-        if os.path.getsize(path) > _MOST_BYTES_TO_SEARCH:
-            return None
-        data = bytearray(read_metadata(path))
-    except (Unreadable, OSError):
+        return bitflip.by_trial(read_metadata(path), right)
+    except Unreadable:
         return None
-    for place in range(len(data)):
-        for bit in range(8):
-            data[place] ^= 1 << bit
-            if right(bytes(data)):
-                return bytes(data)
-            data[place] ^= 1 << bit
-    return None
 
 
 def _column_metadata(finding: Finding, found: Survey, digest: str) -> bytes | None:

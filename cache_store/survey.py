@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from cache_store.manifest import COLUMNS, Snapshot, SplitTable, decode
 from cache_store.reader import Root, read_root, root_attributes
 from cache_store.wary import Unreadable, entries, file_digest, read_metadata
 
+_ATTEMPTS = 5
+_REMOVAL_S = 10
 _DIGEST = re.compile(r"[0-9a-f]{32}")
 _PART = re.compile(r"(?!\.\.?/?$)[^/\0]+")
 _NOT_METADATA = (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
@@ -140,17 +143,12 @@ def survey(cache: Path, leases: contextlib.ExitStack, count: Callable[[int], Non
     FormatError : written by a newer version
     StorageError : the system refused to read
     """
-    root, problem = _read_root(cache)
-    found = Survey(cache, root)
-    # Without a root anything that looks like a snapshot may be meant.
-    names = sorted(filter(None, (layout.snapshot_number(e.name) for e in entries(cache / "snapshots") if e.is_dir())))
-    for number in names:
-        name = layout.snapshot_name(number)
-        if root is not None and number > root.last:
-            found.unfinished.append(name)
-            found.notes.append(f"snapshots/{name} was never published: a build was killed; the next one removes it")
-        elif _hold(cache, name, leases):
-            found.snapshots[name] = Surveyed(name)
+    for _ in range(_ATTEMPTS):
+        root, problem = _read_root(cache)
+        found = _listed(cache, root, leases)
+        if _read_root(cache)[0] == root:
+            break  # what is listed is held, and vouched for by this very root
+        leases.pop_all().close()
     _read_metadata(found)
     for state in found.snapshots.values():
         _check_files(found, state, count)
@@ -163,19 +161,52 @@ def survey(cache: Path, leases: contextlib.ExitStack, count: Callable[[int], Non
             raise problem
         text = str(problem).removeprefix(f"{str(cache / layout.METADATA)!r} is damaged: ").partition("; ")[0]
         found.findings.insert(0, Finding(ROOT, layout.METADATA, text))
-    elif root is not None and root.snapshot is not None and root.snapshot not in found.snapshots:
-        text = "missing, and it is the snapshot in force"
-        found.findings.append(Finding(SNAPSHOT, f"snapshots/{root.snapshot}/{layout.METADATA}", text, root.snapshot))
+    elif root is not None:
+        found.findings += _gone(found, root)
+    return found
+
+
+def _gone(found: Survey, root: Root) -> list[Finding]:
+    """Snapshots that the root speaks of and that are not there, and those that a missing one would vouch for."""
+    named = {root.snapshot: "missing, and it is the snapshot in force"}
+    named |= dict.fromkeys(root.former, "missing, and no gc has removed it")
+    gone = {name: text for name, text in named.items() if name is not None and name not in found.snapshots}
+    states = found.snapshots.values()
+    told = all(s.attributes and (s.attributes["parent"] is None or s.attributes.get("parent_digest")) for s in states)
+    if told and not gone:
+        text = "nothing says what its metadata should be: the snapshot that came after it is missing"
+        gone = {name: text for name in found.snapshots if name not in found.vouched}
+    return [Finding(SNAPSHOT, f"snapshots/{name}/{layout.METADATA}", text, name) for name, text in gone.items()]
+
+
+def _listed(cache: Path, root: Root | None, leases: contextlib.ExitStack) -> Survey:
+    """The snapshots on disk, held by leases."""
+    found = Survey(cache, root)
+    numbers = (layout.snapshot_number(entry.name) for entry in entries(cache / "snapshots") if entry.is_dir())
+    for number in sorted(filter(None, numbers)):
+        name = layout.snapshot_name(number)
+        if root is not None and number > root.last:
+            found.unfinished.append(name)
+            found.notes.append(f"snapshots/{name} is not published: a build is at it, or was killed")
+        elif _hold(cache, name, leases):  # without a root anything that looks like a snapshot may be meant
+            found.snapshots[name] = Surveyed(name)
     return found
 
 
 def _hold(cache: Path, name: str, leases: contextlib.ExitStack) -> bool:
     """Take a lease; False for a snapshot that gc has just removed."""
-    try:
-        leases.callback(Lease(cache, name).close)
-    except OSError:  # its metadata is damaged, or on its way out
-        return layout.snapshot_dir(cache, name).exists()
-    return True
+    ends = time.monotonic() + _REMOVAL_S
+    while layout.snapshot_dir(cache, name).exists():
+        try:
+            leases.callback(Lease(cache, name).close)
+            return True
+        except BlockingIOError:  # gc is about to remove it
+            if time.monotonic() > ends:
+                return True
+            time.sleep(0.02)
+        except OSError:  # its metadata is damaged
+            return layout.snapshot_dir(cache, name).exists()
+    return False
 
 
 def _read_root(cache: Path) -> tuple[Root | None, CacheStoreError | None]:

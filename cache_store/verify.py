@@ -120,7 +120,9 @@ def _examine(cache: Path, progress: Progress | None, leases: contextlib.ExitStac
     tally.found(len(found.findings))
     findings, notes = list(found.findings), list(found.notes)
     findings += _foreign(cache, "", {layout.METADATA, "tensors", "snapshots", "pending"})
-    findings += _foreign(cache, "snapshots/", {layout.METADATA, *found.snapshots, *found.unfinished})
+    # Any other snapshot by its name is one that a build has begun, or gc removed, since the list was made.
+    names = {e.name for e in entries(cache / "snapshots") if layout.snapshot_number(e.name) and e.is_dir()}
+    findings += _foreign(cache, "snapshots/", {layout.METADATA, *names})
     for name in ("tensors", "snapshots", "pending"):
         # A cache that was copied may lack `pending`, which holds nothing of any snapshot.
         if name != "pending" or layout.pending_dir(cache).exists():

@@ -18,7 +18,7 @@ import numpy as np
 from cache_store import durable, layout, writer
 from cache_store.canonical import digest_of
 from cache_store.errors import CacheStoreError
-from cache_store.findings import FOREIGN, IMAGE, TENSORS, Finding
+from cache_store.findings import FOREIGN, IMAGE, TENSORS, Finding, counted
 from cache_store.gc import drop_snapshot
 from cache_store.lock import BuildersLock
 from cache_store.metadata import encode_group, encode_image_array, image_digest
@@ -80,7 +80,7 @@ class RepairReport:
         lines = []
         if self.files:
             lines.append(
-                f"mended {len(self.files):,} files ({self.rendered:,} tensors rendered again, "
+                f"mended {counted(len(self.files), 'file')} ({counted(self.rendered, 'tensor')} rendered again, "
                 f"{self.salvaged:,} found in another place):"
             )
             lines += [f"    {name}" for name in self.files[:_SHOWN]]
@@ -136,7 +136,7 @@ def repair(
         mended = mend_shards(examined, folder, decoder)
         report.files += mended.files
         report.rendered, report.salvaged = mended.rendered, mended.salvaged
-        report.reasons += [f"{count:,} tensors: {why}" for why, count in mended.reasons.items()]
+        report.reasons += [f"{counted(count, 'tensor')}: {why}" for why, count in mended.reasons.items()]
         report.remaining = [f for f in examined.report.findings if (f.tensors_id, f.shard) not in mended.whole]
     if lost is not None and folder is not None:
         _replace(*lost, folder, cache, decoder, report)

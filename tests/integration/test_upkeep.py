@@ -81,7 +81,7 @@ def test_repair(place, decant):
 
     text = decant("repair", "photos", "cache", cwd=place).stdout
 
-    assert text.startswith("mended 1 files (1 tensors rendered again, 0 found in another place):\n    tensors/")
+    assert text.startswith("mended 1 file (1 tensor rendered again, 0 found in another place):\n    tensors/")
     assert text.endswith("cache is sound again\n")
     assert first_shard(place / "cache").read_bytes() == before
     assert decant("repair", "cache", cwd=place).stdout == "cache is sound: nothing to repair\n"

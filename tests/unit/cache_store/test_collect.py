@@ -299,3 +299,34 @@ def test_killed_at_any_system_call_every_kept_snapshot_is_whole(sparse, tmp_path
         if not killed:
             break
     assert kills > 5
+
+
+# -- at the same time --------------------------------------------------------------------------------------------------
+
+
+def test_readers_and_verify_see_whole_snapshots_whatever_builds_and_gc_do_meanwhile(cache):
+    done = cache.parent / "done"
+    readers = []
+    for check in (False, True):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                while not done.exists():
+                    held(cache)
+                    assert not check or verify(cache).sound
+                status = 0
+            finally:
+                os._exit(status)
+        readers.append(pid)
+    try:
+        for number in range(12):
+            with BuildersLock(cache):
+                make_cache(cache, 2 + number % 5)
+            collect_garbage(cache, compact=number % 3 == 0)
+    finally:
+        done.touch()
+        ends = [os.waitpid(pid, 0)[1] for pid in readers]
+
+    assert ends == [0, 0]
+    assert verify(cache).sound

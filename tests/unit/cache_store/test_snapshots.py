@@ -54,6 +54,12 @@ def test_step_back_and_forth(cache):
     assert read_root(cache).former == {}
 
 
+def test_copy_without_pending_can_be_stepped_back(cache):
+    shutil.rmtree(cache / "pending")
+
+    assert rollback(cache, "000002") == ("000003", "000002")
+
+
 def test_step_to_where_it_is_changes_nothing(cache):
     before = contents(cache / "snapshots"), (cache / "zarr.json").read_bytes()
 

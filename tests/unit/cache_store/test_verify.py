@@ -10,6 +10,7 @@ import pytest
 from cache_store import layout, writer
 from cache_store.errors import FormatError, NotFoundError
 from cache_store.reader import Root, read_root
+from cache_store.snapshots import rollback
 from cache_store.verify import verify
 from tests.unit.cache_store.stores import SLOTS, contents, cut, flip_bit, make_cache, spec
 
@@ -294,6 +295,19 @@ def test_lost_current_snapshot_is_found(cache):
     shutil.rmtree(layout.snapshot_dir(cache, "000003"))
 
     assert found(cache)[0] == ("snapshot", "snapshots/000003/zarr.json")
+
+
+def test_lost_former_snapshot_is_found_by_the_one_before_it(cache):
+    shutil.rmtree(layout.snapshot_dir(cache, "000002"))
+
+    assert found(cache) == [("snapshot", "snapshots/000001/zarr.json")]
+
+
+def test_lost_snapshot_that_was_stepped_back_from_is_found(cache):
+    rollback(cache, "000001")
+    shutil.rmtree(layout.snapshot_dir(cache, "000003"))
+
+    assert ("snapshot", "snapshots/000003/zarr.json") in found(cache)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b"\xff", b'{"node_type": "group"}'])
