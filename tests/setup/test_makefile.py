@@ -105,7 +105,7 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_plain_make_lists_every_target_with_a_line(checkout: Checkout) -> None:
     done = checkout.make()
     assert done.returncode == 0
-    for target in ("help", "setup", "cache", "test", "lint", "bench", "demo", "clean"):
+    for target in ("help", "setup", "cache", "test", "lint", "bench", "bench-load", "demo", "clean"):
         assert re.search(rf"^ *make {target} +\S+", done.stdout, re.MULTILINE), target
     assert checkout.log == []
 
