@@ -10,6 +10,7 @@ from typing import Any
 _PUBLIC = {
     "Cache": "reader",
     "open_cache": "reader",
+    "VerifyReport": "findings",
     "CacheStoreError": "errors",
     "FormatError": "errors",
     "IntegrityError": "errors",

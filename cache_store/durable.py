@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cache_store.errors import CacheStoreError, IntegrityError, StorageError
+from cache_store.errors import REPAIR, CacheStoreError, IntegrityError, StorageError
 
 Part = bytes | bytearray | memoryview | Any
 """Anything with a contiguous buffer, an ndarray included."""
@@ -48,7 +48,7 @@ def storage_error(action: str, path: str | os.PathLike[str], error: OSError) -> 
 def read_error(where: str, path: str | os.PathLike[str], error: OSError) -> CacheStoreError:
     """A failed read of something committed: damage (`where` opens the message), or a refusal of the system."""
     if error.errno in _DAMAGE:
-        return IntegrityError(f"{where} cannot be read: {error.strerror}; build into a new folder")
+        return IntegrityError(f"{where} cannot be read: {error.strerror}; {REPAIR}")
     return storage_error("read", path, error)
 
 

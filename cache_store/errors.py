@@ -4,13 +4,16 @@
     ├── NotFoundError (LookupError)      4   name another cache, split, snapshot or sample
     ├── UsageError (ValueError)          2   call it differently
     ├── LockedError                      5   wait for the other builder, or stop it
-    ├── IntegrityError                   6   bytes are damaged: repair, or build into a new folder
+    ├── IntegrityError                   6   bytes are damaged: repair the cache
     ├── FormatError                      6   written by another version of decant
     └── StorageError (OSError)           7   make room, or mend the permissions
 
 A message says what, where, expected, found, and what to do next, in this order.
 Every class survives pickling: errors cross process borders.
 """
+
+REPAIR = "run: decant repair SOURCE CACHE"
+"""What to do next about damage; the end of many messages."""
 
 
 class CacheStoreError(Exception):

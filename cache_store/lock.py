@@ -93,7 +93,7 @@ class Lease:
 
     def __init__(self, cache: Path, snapshot: str) -> None:
         path = layout.snapshot_dir(cache, snapshot) / layout.METADATA
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hang us
         self._closer = weakref.finalize(self, os.close, fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -114,3 +114,32 @@ class Lease:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a lease holds a descriptor of this process: open the cache again instead of copying it")
+
+
+class Removal:
+    """An exclusive hold on a snapshot that is about to be removed, for a `with` block: no reader gets a lease on it.
+
+    Attributes
+    ----------
+    granted : False: somebody reads it
+    """
+
+    def __init__(self, cache: Path, snapshot: str) -> None:
+        self._path = layout.snapshot_dir(cache, snapshot) / layout.METADATA
+        self._fd = -1
+        self.granted = True
+
+    def __enter__(self) -> "Removal":
+        try:
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:  # damaged: nobody can have opened it
+            return self
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.granted = error.errno not in _HELD
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)

@@ -12,9 +12,10 @@ import numpy as np
 from cache_store import layout
 from cache_store.canonical import DIGEST_BYTES, canonical_json, digest_of
 from cache_store.durable import read_error
-from cache_store.errors import IntegrityError
+from cache_store.errors import REPAIR, IntegrityError
 from cache_store.mapped import map_file
 from cache_store.shard import CHECKSUM_BYTES, checksum
+from cache_store.wary import Unreadable, read_metadata
 
 COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "slot": ("<i8", ("sample", "variant")),
@@ -94,7 +95,14 @@ def join_strings(strings: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def split_strings(data: np.ndarray, ends: np.ndarray) -> list[bytes]:
-    """The inverse of `join_strings`."""
+    """The inverse of `join_strings`.
+
+    Raises
+    ------
+    IntegrityError : ends that go back or past the data: a million samples could each claim all of it
+    """
+    if len(ends) and (ends[0] < 0 or ends[-1] > len(data) or (ends[1:] < ends[:-1]).any()):
+        raise IntegrityError(f"paths of {len(data)} bytes in all end where none can; {REPAIR}")
     blob, start, strings = data.tobytes(), 0, []
     for end in ends.tolist():
         strings.append(blob[start:end])
@@ -182,10 +190,10 @@ def decode(folder: Path, digest: str | None) -> Snapshot:
             failures=tuple(json.loads(line) for line in lines.splitlines()),
             tensors=attributes["tensors"],
         )
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise IntegrityError(
             f"snapshot {folder.name}: its metadata is not what decant writes ({type(error).__name__}: {error}); "
-            "build into a new folder"
+            + REPAIR
         ) from error
 
 
@@ -211,11 +219,11 @@ class _StoredColumns(Mapping[str, np.ndarray]):
 
 def _read(path: Path, digest: str | None) -> bytes:
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise read_error(repr(str(path)), path, error) from error
+        data = read_metadata(path)
+    except Unreadable as error:
+        raise IntegrityError(f"{str(path)!r} cannot be read: {error}; {REPAIR}") from error
     if digest is not None and digest_of(data).hex() != digest:
-        raise IntegrityError(f"{str(path)!r} is damaged: its digest is not the recorded one; build into a new folder")
+        raise IntegrityError(f"{str(path)!r} is damaged: its digest is not the recorded one; {REPAIR}")
     return data
 
 
@@ -232,11 +240,9 @@ def _load(folder: Path, metadata_digest: str, dtype: str) -> np.ndarray:
     except OSError as error:
         raise read_error(repr(str(chunk)), chunk, error) from error
     if len(data) != size + CHECKSUM_BYTES:
-        raise IntegrityError(
-            f"{str(chunk)!r}: {size + CHECKSUM_BYTES} bytes expected, {len(data)} found; build into a new folder"
-        )
+        raise IntegrityError(f"{str(chunk)!r}: {size + CHECKSUM_BYTES} bytes expected, {len(data)} found; {REPAIR}")
     if checksum(data[:size]) != int.from_bytes(data[size:].tobytes(), "little"):
-        raise IntegrityError(f"{str(chunk)!r} is damaged: its checksum is wrong; build into a new folder")
+        raise IntegrityError(f"{str(chunk)!r} is damaged: its checksum is wrong; {REPAIR}")
     return data[:size].view(wanted).reshape(shape)
 
 

@@ -30,7 +30,7 @@ def map_file(path: Path) -> np.ndarray:
     ------
     OSError : the file cannot be opened or mapped
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hang us
     try:
         size = os.fstat(fd).st_size
         if size == 0:

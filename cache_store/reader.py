@@ -4,16 +4,16 @@ import json
 import os
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cache_store import layout
-from cache_store.canonical import digest_of
+from cache_store.canonical import digest_of, identity
 from cache_store.durable import read_error
-from cache_store.errors import FormatError, IntegrityError, NotFoundError, UsageError
+from cache_store.errors import REPAIR, FormatError, IntegrityError, NotFoundError, UsageError
 from cache_store.lock import Lease
 from cache_store.manifest import Snapshot, SplitTable, decode
 from cache_store.mapped import map_file
@@ -31,11 +31,34 @@ _NOT_METADATA = (ValueError, LookupError, TypeError, RecursionError)
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """What a cache's `zarr.json` says: the current snapshot, the last one ever made, and the digest of the current."""
+    """What a cache's `zarr.json` says.
+
+    Attributes
+    ----------
+    snapshot : the one in force; None: there is none
+    last : number of the last snapshot ever made; never goes down, even if that snapshot is gone
+    digest : of the metadata of the snapshot in force
+    former : digests of snapshots that are kept, but that no snapshot names as its parent any more (docs/decisions/006)
+    """
 
     snapshot: str | None
     last: int
     digest: str | None
+    former: dict[str, str] = field(default_factory=dict)
+
+
+def root_attributes(root: Root) -> dict[str, Any]:
+    """The root group's attributes; `check` is a digest of the rest, as nothing else vouches for this one file."""
+    said: dict[str, Any] = {
+        "format_version": layout.FORMAT_VERSION,
+        "needs": [],
+        "snapshot": root.snapshot,
+        "last": layout.snapshot_name(root.last) if root.last else None,
+        "digest": root.digest,
+    }
+    if root.former:
+        said["former"] = dict(sorted(root.former.items()))
+    return {"decant": said | {"check": identity(said)}}
 
 
 def read_root(cache: Path) -> Root:
@@ -63,7 +86,7 @@ def read_root(cache: Path) -> Root:
         what = metadata["node_type"]
         attributes: Any = metadata.get("attributes")  # which other writers of Zarr leave out where there are none
     except _NOT_METADATA:
-        raise IntegrityError(f"{str(path)!r} is damaged: it is not the metadata of a Zarr group") from None
+        raise IntegrityError(f"{str(path)!r} is damaged: it is not the metadata of a Zarr group; {REPAIR}") from None
     ours = attributes.get("decant") if isinstance(attributes, dict) else None
     if not isinstance(ours, dict):
         raise NotFoundError(f"{str(cache)!r} is a Zarr {what}, but not a decant cache")
@@ -78,15 +101,30 @@ def read_root(cache: Path) -> Root:
     unknown = sorted(set(map(str, needs)) - layout.KNOWN_NEEDS)
     if unknown:
         raise FormatError(f"{str(cache)!r} needs {', '.join(unknown)}, unknown to this decant; install a newer one")
+    said = {key: value for key, value in ours.items() if key != "check"}
+    if "check" in ours and ours["check"] != identity(said):
+        raise IntegrityError(f"{str(path)!r} is damaged: its check value is not that of its content; {REPAIR}")
     snapshot, last, digest = ours.get("snapshot"), ours.get("last"), ours.get("digest")
-    if snapshot is None and last is None:
-        return Root(None, 0, None)
-    current, newest = layout.snapshot_number(snapshot), layout.snapshot_number(last)
-    if current is None or newest is None or current > newest:
-        raise IntegrityError(f"{str(path)!r} is damaged: snapshot {snapshot!r}, last {last!r} are not snapshot names")
-    if not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
-        raise IntegrityError(f"{str(path)!r} is damaged: {digest!r} is not a digest")
-    return Root(snapshot, newest, digest)
+    newest = 0 if last is None else layout.snapshot_number(last)
+    if newest is None:
+        raise IntegrityError(f"{str(path)!r} is damaged: last {last!r} is not a snapshot's name; {REPAIR}")
+    former = ours.get("former", {})
+    if not isinstance(former, dict) or not all(_is_digest(value) for value in former.values()):
+        raise IntegrityError(f"{str(path)!r} is damaged: digests of former snapshots expected, {former!r} found")
+    if snapshot is None and digest is None:
+        return Root(None, newest, None, former)
+    current = layout.snapshot_number(snapshot)
+    if current is None or current > newest:
+        raise IntegrityError(
+            f"{str(path)!r} is damaged: snapshot {snapshot!r}, last {last!r} are not snapshot names; {REPAIR}"
+        )
+    if not _is_digest(digest):
+        raise IntegrityError(f"{str(path)!r} is damaged: {digest!r} is not a digest; {REPAIR}")
+    return Root(snapshot, newest, digest, former)
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def open_cache(path: str | os.PathLike[str], snapshot: str | None = None) -> "Cache":
@@ -116,7 +154,7 @@ def open_cache(path: str | os.PathLike[str], snapshot: str | None = None) -> "Ca
             if snapshot is None and attempt + 1 < _ATTEMPTS and read_root(cache).snapshot != name:
                 continue
             if name == root.snapshot:
-                raise IntegrityError(f"{str(cache)!r}: its current snapshot {name} is missing") from None
+                raise IntegrityError(f"{str(cache)!r}: its current snapshot {name} is missing; {REPAIR}") from None
             known = ", ".join(snapshot_names(cache)) or "none"
             raise NotFoundError(f"{str(cache)!r} has no snapshot {name!r}; there are: {known}") from None
         except OSError as error:
@@ -212,7 +250,7 @@ class Cache:
             return self.tensors(split).chunk(slot)
         except IntegrityError as error:
             path = os.fsdecode(table.paths()[sample])
-            raise IntegrityError(f"{error}: sample {path!r} variant {variant}; build into a new folder") from error
+            raise IntegrityError(f"{error}: sample {path!r} variant {variant}; {REPAIR}") from error
 
     def digest(self) -> str:
         """What the snapshot's own metadata hashes to, hex: with equal digests every byte of the tables is equal.
@@ -263,7 +301,7 @@ class TensorReader:
         group, image = _read_metadata(cache, tensors_id)
         if metadata_digests(group, image) != digests:
             raise IntegrityError(
-                f"tensors {tensors_id[:8]}: metadata differs from what the snapshot committed; build into a new folder"
+                f"tensors {tensors_id[:8]}: metadata differs from what the snapshot committed; {REPAIR}"
             )
         self.attributes = json.loads(group)["attributes"]
         metadata = json.loads(image)

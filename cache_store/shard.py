@@ -35,8 +35,14 @@ def index_bytes(slots: int) -> int:
     return slots * _INDEX_ENTRY_BYTES + CHECKSUM_BYTES
 
 
+def empty_shard(slots: int) -> bytes:
+    """A whole shard file without a chunk: gc leaves one where the last shard was, as its number must not be reused."""
+    index = np.full((slots, 2), MISSING, "<u8")
+    return index.tobytes() + checksum(index).to_bytes(CHECKSUM_BYTES, "little")
+
+
 class ShardWriter:
-    """Writes one shard; slots are filled in order from 0, the index is written by `close`.
+    """Writes one shard; slots are filled or skipped in order from 0, the index is written by `close`.
 
     Parameters
     ----------
@@ -62,6 +68,18 @@ class ShardWriter:
         self._file.write([chunk, value.to_bytes(CHECKSUM_BYTES, "little")])
         self.filled += 1
         return value
+
+    def copy(self, stored: bytes) -> None:
+        """Write a chunk and the checksum beside it as they lie in another shard, right or wrong."""
+        if len(stored) != self._chunk_bytes + CHECKSUM_BYTES:
+            raise ValueError(f"{self._chunk_bytes + CHECKSUM_BYTES} bytes expected, {len(stored)} found")
+        self._index[self.filled] = (self._file.size_bytes, len(stored))
+        self._file.write([stored])
+        self.filled += 1
+
+    def skip(self) -> None:
+        """Leave the next slot without a chunk."""
+        self.filled += 1
 
     def close(self) -> None:
         """Write the index and keep the file; if that fails, the file is removed."""

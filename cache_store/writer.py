@@ -21,12 +21,12 @@ import numpy as np
 
 from cache_store import durable, layout
 from cache_store.canonical import digest_of
-from cache_store.errors import IntegrityError, NotFoundError, StorageError, UsageError
+from cache_store.errors import REPAIR, IntegrityError, NotFoundError, StorageError, UsageError
 from cache_store.manifest import Snapshot, encode
 from cache_store.metadata import encode_group, encode_image_array, resized
-from cache_store.reader import Root, metadata_digests, read_root, snapshot_names
+from cache_store.reader import Root, metadata_digests, read_root, root_attributes, snapshot_names
 from cache_store.records import PendingShard, read_record
-from cache_store.shard import ShardReader
+from cache_store.shard import ShardReader, empty_shard
 
 _SCRATCH = "zarr.json.part"
 _JOURNAL = "adopted.json"
@@ -64,6 +64,18 @@ class TensorsSpec:
     @property
     def dtype(self) -> np.dtype:
         return np.dtype("u1" if self.mean is None else "<f2")
+
+
+def group_attributes(spec: TensorsSpec) -> dict[str, Any]:
+    """The attributes of a tensors group."""
+    return {
+        "rendering": spec.rendering,
+        "mean": None if spec.mean is None else list(spec.mean),
+        "std": None if spec.std is None else list(spec.std),
+        "engine": spec.engine,
+        "probe": spec.probe,
+        "versions": spec.versions,
+    }
 
 
 def refuse_foreign(cache: Path) -> None:
@@ -119,7 +131,7 @@ def is_ours(cache: Path) -> bool:
 def begin(cache: Path) -> Path:
     """A new build's folder under `pending/`, with a name that was never used; root and groups are made if missing."""
     if not (cache / layout.METADATA).exists():
-        _write_root(cache, Root(None, 0, None))
+        write_root(cache, Root(None, 0, None))
     for folder in (cache / "tensors", cache / "snapshots", layout.pending_dir(cache)):
         durable.make_dir(folder)
         _ensure(folder / layout.METADATA, encode_group({}), layout.pending_dir(cache) / _SCRATCH)
@@ -138,15 +150,15 @@ def recover(cache: Path) -> tuple[list[PendingShard], list[Path]]:
     Shards that a killed commit had already moved into the array are found through its journal. A shard whose
     size, index or record is wrong is left out; `verify_pending` reads the rest.
     """
-    shards: list[PendingShard] = []
     if not (cache / layout.METADATA).exists():
         return [], []
     folders = _build_folders(cache)
     committed = read_root(cache).last
     for folder in folders:
         _undo_adoption(folder, cache, committed)
-        shards += _finished(folder)
-    return shards, folders
+    if folders:
+        _fill_ends_after_a_kill(cache)
+    return [shard for folder in folders for shard in _finished(folder)], folders
 
 
 def unfinished(cache: Path) -> list[PendingShard]:
@@ -174,6 +186,34 @@ def _finished(folder: Path) -> list[PendingShard]:
     return shards
 
 
+def is_hex_id(name: str) -> bool:
+    """Whether a name may be that of a build or of tensors."""
+    return _HEX_ID.fullmatch(name) is not None
+
+
+def fill_ends(cache: Path, tensors_id: str) -> bool:
+    """Put an empty shard at the end of an array that is longer than its shards; returns whether there was need.
+
+    So the length always says where the last shard ends, and a changed one is noticed, whoever took the numbers in
+    between: a build that was killed, or gc, which must not give back the number of the last shard.
+    """
+    image = layout.image_dir(cache, tensors_id)
+    metadata = (image / layout.METADATA).read_bytes()
+    slots, shards = _slots_and_shards(metadata)
+    last = max((n for entry in os.scandir(image) if (n := layout.shard_number(entry.name)) is not None), default=-1)
+    if shards <= last + 1:
+        return False
+    scratch = layout.pending_dir(cache) / _SCRATCH
+    durable.replace_file(layout.shard_file(cache, tensors_id, shards - 1), empty_shard(slots), scratch)
+    return True
+
+
+def _fill_ends_after_a_kill(cache: Path) -> None:
+    for entry in os.scandir(cache / "tensors") if (cache / "tensors").is_dir() else ():
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # damaged or half made: not here
+            fill_ends(cache, entry.name)
+
+
 def verify_pending(shard: PendingShard) -> bool:
     """Read every chunk of a recovered shard against its checksum and its record."""
     chunk = np.empty(shard.chunk_bytes, np.uint8)
@@ -192,7 +232,7 @@ def _undo_adoption(folder: Path, cache: Path, committed: int) -> None:
         return
     if number <= committed:
         return  # it was published after all; the folder is litter
-    for name, tensors_id, shard in moves:
+    for name, tensors_id, shard in reversed(moves):  # where it went last; a number before may have an empty shard now
         if not _HEX_ID.fullmatch(tensors_id):
             continue
         adopted = layout.shard_file(cache, tensors_id, shard)
@@ -207,9 +247,7 @@ def slots_of(cache: Path, tensors_id: str) -> int | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise IntegrityError(
-            f"tensors {tensors_id[:8]}: unreadable metadata ({error}); build into a new folder"
-        ) from error
+        raise IntegrityError(f"tensors {tensors_id[:8]}: unreadable metadata ({error}); {REPAIR}") from error
 
 
 def _slots_and_shards(image_metadata: bytes) -> tuple[int, int]:
@@ -240,6 +278,7 @@ class Commit:
         self._scratch = build / _SCRATCH
         root = read_root(cache)
         self.number, self.parent, self.parent_digest = root.last + 1, root.snapshot, root.digest
+        self._former = {name: digest for name, digest in root.former.items() if name != root.snapshot}
         self.tensors: dict[str, dict[str, str]] = {}
 
     def ensure_tensors(self, spec: TensorsSpec) -> None:
@@ -254,16 +293,7 @@ class Commit:
             durable.remove_tree(folder)  # made with another S by a commit that was killed; no snapshot has it
         for path in (folder, image):
             durable.make_dir(path)
-        group = encode_group(
-            {
-                "rendering": spec.rendering,
-                "mean": None if spec.mean is None else list(spec.mean),
-                "std": None if spec.std is None else list(spec.std),
-                "engine": spec.engine,
-                "probe": spec.probe,
-                "versions": spec.versions,
-            }
-        )
+        group = encode_group(group_attributes(spec))
         for path, data in (
             (folder / layout.METADATA, group),
             (image / layout.METADATA, encode_image_array(spec.slots, spec.shape, spec.dtype)),
@@ -276,8 +306,7 @@ class Commit:
         for name, listed in self._listed(spec.tensors_id):
             if digests != listed:  # never let a new snapshot vouch for damage
                 raise IntegrityError(
-                    f"tensors {spec.tensors_id[:8]}: metadata differs from what snapshot {name} committed; "
-                    "build into a new folder"
+                    f"tensors {spec.tensors_id[:8]}: metadata differs from what snapshot {name} committed; {REPAIR}"
                 )
         self.tensors[spec.tensors_id] = digests
 
@@ -355,9 +384,11 @@ class Commit:
         """Write the tables, then swap the pointer. From the swap on, new readers see this snapshot."""
         folder = layout.snapshot_dir(self._cache, snapshot.name)
         files = encode(snapshot)
-        folders = sorted(
-            {parent for path in files for parent in (folder / path).parents if folder in (parent, *parent.parents)}
-        )
+        names = {""}
+        for name in files:
+            while name := name.rpartition("/")[0]:
+                names.add(name)
+        folders = [folder / name for name in sorted(names)]  # each after the one that it is in
         for path in folders:
             durable.make_dir(path)
         for relative, data in files.items():
@@ -366,7 +397,7 @@ class Commit:
             list(pool.map(durable.flush_file, [folder / relative for relative in files]))
             list(pool.map(durable.flush_dir, [*folders, folder.parent]))
         digest = digest_of(files[layout.METADATA]).hex()
-        _write_root(self._cache, Root(snapshot.name, int(snapshot.name), digest))
+        write_root(self._cache, Root(snapshot.name, int(snapshot.name), digest, self._former))
 
 
 def clear_pending(folders: Iterable[Path]) -> None:
@@ -420,17 +451,10 @@ def _leave_hint(path: Path, data: bytes) -> None:
         durable.rename(scratch, path)
 
 
-def _write_root(cache: Path, root: Root) -> None:
-    attributes = {
-        "decant": {
-            "format_version": layout.FORMAT_VERSION,
-            "needs": [],
-            "snapshot": root.snapshot,
-            "last": layout.snapshot_name(root.last) if root.last else None,
-            "digest": root.digest,
-        }
-    }
-    durable.replace_file(cache / layout.METADATA, encode_group(attributes), layout.pending_dir(cache) / _SCRATCH)
+def write_root(cache: Path, root: Root) -> None:
+    """Swap the pointer: the commit point of builds, rollbacks, gc and repairs alike."""
+    data = encode_group(root_attributes(root))
+    durable.replace_file(cache / layout.METADATA, data, layout.pending_dir(cache) / _SCRATCH)
 
 
 def _ensure(path: Path, data: bytes, scratch: Path) -> None:

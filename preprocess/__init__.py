@@ -11,6 +11,7 @@ _PUBLIC = {
     "FailureBudgetExceeded": "errors",
     "PixelsWouldDiffer": "errors",
     "PreprocessError": "errors",
+    "RepairReport": "mending",
     "Recipe": "recipe",
     "RecipeError": "errors",
     "ShrinkRefused": "errors",
@@ -19,6 +20,7 @@ _PUBLIC = {
     "UsageError": "errors",
     "WorkerError": "errors",
     "build": "builder",
+    "repair": "mending",
     "status": "survey",
 }
 

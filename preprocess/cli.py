@@ -12,6 +12,11 @@ _COMMANDS = {
     "build": ("preprocess.commands:build", "Bring CACHE up to date with the images in SOURCE."),
     "status": ("preprocess.commands:status", "Say what changed in SOURCE, and what a build would do."),
     "show": ("preprocess.commands:show", "Say what a cache holds, and draw samples of it."),
+    "log": ("preprocess.upkeep:log", "List the snapshots of a cache."),
+    "rollback": ("preprocess.upkeep:rollback", "Make an older snapshot the one in force."),
+    "verify": ("preprocess.upkeep:verify", "Read every byte of a cache, and name what is damaged."),
+    "repair": ("preprocess.upkeep:repair", "Bring back what verify found damaged."),
+    "gc": ("preprocess.upkeep:gc", "Remove what the newest snapshots do not need."),
     "doctor": ("preprocess.commands:doctor", "Check this installation, and what it can decode."),
 }
 

@@ -10,7 +10,7 @@ from preprocess import augment
 FOLDER = click.Path(path_type=Path)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Results go to stdout; a file name that is not UTF-8 must not break the sentence."""
     click.echo(text.encode("utf-8", "backslashreplace"))
 
@@ -95,7 +95,7 @@ def build(
             progress=progress,
             announce=progress.say if progress is not None else _say_aside,
         )
-    _say(report.to_json() if as_json else str(report))
+    say(report.to_json() if as_json else str(report))
     if dry_run and report.peak_bytes > report.free_bytes:
         sys.exit(7)
 
@@ -119,7 +119,7 @@ def status(folders: tuple[Path, ...], as_json: bool) -> None:
 
     *source, cache = folders
     report = look(source[0] if source else None, cache)
-    _say(report.to_json() if as_json else str(report))
+    say(report.to_json() if as_json else str(report))
 
 
 @click.command()
@@ -138,7 +138,7 @@ def show(cache: Path, index: tuple[int, ...], split: str | None, output: Path | 
     """
     from preprocess.show import show as show_cache
 
-    _say(show_cache(cache, index, split, output, as_json=as_json))
+    say(show_cache(cache, index, split, output, as_json=as_json))
 
 
 @click.command()
@@ -151,5 +151,5 @@ def doctor(cache: Path | None) -> None:
     from preprocess.doctor import doctor as examine
 
     text, healthy = examine(cache)
-    _say(text)
+    say(text)
     sys.exit(0 if healthy else 1)

@@ -89,7 +89,7 @@ class WorkerPool:
                 worker.end()
         self._workers.clear()
         for worker in idle[:1]:
-            STANDBY.keep(worker, self._setup)
+            STANDBY.keep(worker)
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Start as many workers as these jobs can use, and wait until they are ready."""

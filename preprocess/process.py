@@ -21,6 +21,25 @@ _START = (
 _HOME = str(Path(__file__).resolve().parent.parent)
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a worker takes over from the builder at its start, and cannot change."""
+
+    decoder: str
+    max_pixels: int
+    folder: str
+    environment: dict[str, str]
+
+    @staticmethod
+    def of(setup: Setup) -> "Terms":
+        """Those of a worker that would start now."""
+        try:
+            folder = os.getcwd()
+        except OSError:
+            folder = ""  # it was removed
+        return Terms(setup.decoder, setup.max_pixels, folder, dict(os.environ))
+
+
 @dataclass(slots=True, eq=False)
 class WorkerProcess:
     """A worker process.
@@ -29,6 +48,7 @@ class WorkerProcess:
     ----------
     connection : where jobs go and answers come from
     state : what it is at, in shared memory
+    terms : it was started on these
     born : when it was started, by the monotonic clock
     ready : it has said so
     used : it was given a job before
@@ -39,6 +59,7 @@ class WorkerProcess:
     process: subprocess.Popen[bytes]
     connection: Connection
     state: WorkerState
+    terms: Terms
     born: float
     _messages: int
     ready: bool = False
@@ -54,6 +75,7 @@ class WorkerProcess:
         ------
         WorkerError : the system refuses to start a process
         """
+        terms = Terms.of(setup)
         ours, theirs = Pipe()
         state_fd = WorkerState.create()
         messages = unnamed_file()
@@ -79,7 +101,7 @@ class WorkerProcess:
             os.close(state_fd)
             raise WorkerError(f"cannot start a worker process: {error.strerror}") from error
         theirs.close()
-        worker = WorkerProcess(process, ours, WorkerState(state_fd), time.monotonic(), messages)
+        worker = WorkerProcess(process, ours, WorkerState(state_fd), terms, time.monotonic(), messages)
         with contextlib.suppress(OSError):  # died at once: the next wait tells
             ours.send(setup)
         return worker

@@ -1,8 +1,8 @@
-"""A progress bar with images a second, time left and failures: on stderr, silent when that is not a terminal."""
+"""Progress bars with rate, time left and failures: on stderr, silent when that is not a terminal."""
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +29,33 @@ def progress_bar() -> "Iterator[_Bar | None]":
     )
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as bar:
         yield _Bar(bar)
+
+
+@contextlib.contextmanager
+def bytes_bar(name: str) -> Iterator[Callable[[int, int, int], None] | None]:
+    """A bar for a `with` block, told of bytes done, bytes in all, and findings; None where nobody would see it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[findings]}", style="red"),
+    )
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as bar:
+        task = bar.add_task(name, total=None, findings="")
+
+        def show(done: int, total: int, findings: int) -> None:
+            found = f"{findings:,} damaged" if findings else ""
+            bar.update(task, completed=done, total=total, findings=found)
+
+        yield show
 
 
 class _Bar:

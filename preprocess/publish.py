@@ -10,6 +10,7 @@ from cache_store.manifest import Snapshot, SplitTable, no_rows
 from preprocess import environment
 from preprocess.plan import Plan
 from preprocess.render import DECODERS
+from preprocess.rendering import Rendering
 from preprocess.stock import Stock
 
 Splits = dict[str, np.ndarray]
@@ -50,21 +51,8 @@ def publish(plan: Plan, stock: Stock, splits: Splits, commit: writer.Commit, sec
     ----------
     seconds : what the build took so far
     """
-    versions = environment.versions()
     for rendering in plan.distinct():
-        commit.ensure_tensors(
-            writer.TensorsSpec(
-                tensors_id=rendering.tensors_id,
-                rendering=rendering.describe(),
-                mean=rendering.mean,
-                std=rendering.std,
-                engine=rendering.engine,
-                probe=rendering.probe,
-                versions=versions,
-                shape=rendering.shape,
-                slots=stock.slots(rendering),
-            )
-        )
+        commit.ensure_tensors(tensors_spec(rendering, stock.slots(rendering)))
         stock.adopt(commit, rendering, splits)
     snapshot = Snapshot(
         name=layout.snapshot_name(commit.number),
@@ -81,6 +69,21 @@ def publish(plan: Plan, stock: Stock, splits: Splits, commit: writer.Commit, sec
     commit.publish(snapshot)
     writer.leave_source_hint(plan.cache, plan.source)
     return snapshot
+
+
+def tensors_spec(rendering: Rendering, slots: int) -> writer.TensorsSpec:
+    """What tensors that are filled here say of themselves; S = `slots`, should they be new."""
+    return writer.TensorsSpec(
+        tensors_id=rendering.tensors_id,
+        rendering=rendering.describe(),
+        mean=rendering.mean,
+        std=rendering.std,
+        engine=rendering.engine,
+        probe=rendering.probe,
+        versions=environment.versions(),
+        shape=rendering.shape,
+        slots=slots,
+    )
 
 
 def failure_rows(plan: Plan, splits: Splits) -> list[dict[str, Any]]:

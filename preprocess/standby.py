@@ -9,27 +9,12 @@ import contextlib
 import os
 import threading
 import time
-from dataclasses import dataclass
 
 from preprocess.jobs import READY, REST, Setup
-from preprocess.process import WorkerProcess
+from preprocess.process import Terms, WorkerProcess
 
 _ANSWER_S = 5.0
 """Longest that an idle worker may take for a new setup; it has imported everything already."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """What a worker has taken over from the builder at its start, and cannot change."""
-
-    decoder: str
-    max_pixels: int
-    folder: str
-    environment: dict[str, str]
-
-    @staticmethod
-    def of(setup: Setup) -> "_Terms":
-        return _Terms(setup.decoder, setup.max_pixels, os.getcwd(), dict(os.environ))
 
 
 class Standby:
@@ -40,21 +25,18 @@ class Standby:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: tuple[WorkerProcess, _Terms] | None = None
+        self._kept: WorkerProcess | None = None
 
     def take(self, setup: Setup) -> WorkerProcess | None:
         """The idle worker, ready for a build with `setup`; None if there is none that fits."""
         with self._lock:
-            kept, self._kept = self._kept, None
-        if kept is None:
-            return None
-        worker, terms = kept
-        if terms == _Terms.of(setup) and _answers(worker, setup):
+            worker, self._kept = self._kept, None
+        if worker is None or (worker.terms == Terms.of(setup) and _answers(worker, setup)):
             return worker
         worker.end()
         return None
 
-    def keep(self, worker: WorkerProcess, setup: Setup) -> None:
+    def keep(self, worker: WorkerProcess) -> None:
         """Have a worker rest that is ready and has no job; one that rests already makes room."""
         try:
             worker.connection.send(REST)
@@ -62,22 +44,22 @@ class Standby:
             worker.end()
             return
         with self._lock:
-            former, self._kept = self._kept, (worker, _Terms.of(setup))
+            former, self._kept = self._kept, worker
         if former is not None:
-            former[0].end()
+            former.end()
 
     def clear(self) -> None:
         """End the idle worker."""
         with self._lock:
             kept, self._kept = self._kept, None
         if kept is not None:
-            kept[0].end()
+            kept.end()
 
     def forget(self) -> None:
         """In a forked child: the worker is the parent's."""
         self._lock = threading.Lock()
         if self._kept is not None:
-            self._kept[0].disown()
+            self._kept.disown()
             self._kept = None
 
 

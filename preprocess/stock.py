@@ -82,7 +82,8 @@ class Stock:
             start = end
             number = layout.shard_number(shard.path.name)
             if number is not None:
-                self.plan.history.drop(shard.path.parent.parent.name, number * shard.slots + lost)
+                if len(lost):
+                    self.plan.history.drop(shard.path.parent.parent.name, number * shard.slots + lost)
             elif len(lost) or any(pending is shard for pending in self.pending):
                 self.pending = [pending for pending in self.pending if pending.path != shard.path]
                 served += [shard.record_path, shard.path]

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from preprocess import build
+from preprocess.cli import _COMMANDS
 from tests.helpers import TINY, image_folder
 from tests.integration.checks import assert_as_rendered, contents
 from tests.integration.processes import ROOT
@@ -52,7 +53,7 @@ def test_help_answers_at_once():
 def test_help_names_every_command_and_loads_none(decant):
     shown = decant("--help").stdout
 
-    assert re.findall(r"^  (\w+)  ", shown, re.M) == ["build", "show", "doctor"]
+    assert re.findall(r"^  (\w+)  ", shown, re.M) == list(_COMMANDS)
     code = "import sys; from preprocess.cli import decant; decant.main(['--help'], standalone_mode=False)"
     loaded = subprocess.run(
         [sys.executable, "-c", f"{code}; print(*sys.modules)"], cwd=ROOT, capture_output=True, text=True, check=True

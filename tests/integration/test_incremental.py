@@ -15,7 +15,7 @@ from preprocess import RecipeError
 from preprocess.builder import build
 from preprocess.scan import stat_of
 from tests.helpers import TINY, image_folder, picture, write_image
-from tests.integration.checks import assert_as_rendered, contents, failures, paths
+from tests.integration.checks import assert_as_rendered, contents, failures, labels, paths
 
 RESIZE = {"Resize": {"height": 8, "width": 8}}
 CROP = {"CenterCrop": {"height": 8, "width": 8}}
@@ -127,6 +127,46 @@ def test_a_deleted_image(built):
     report = again(built)
 
     assert (report.rendered, report.samples, report.snapshot) == (0, {"train": 7}, SECOND)
+
+
+def shard_files(cache):
+    return sorted((path, path.stat().st_mtime_ns) for path in cache.glob("tensors/*/image/c.*"))
+
+
+def test_a_class_that_is_renamed_and_one_that_is_deleted_write_nothing_but_the_manifest(built):
+    photos, cache = built
+    before = shard_files(cache)
+    (photos / "cat").rename(photos / "zebra")
+    renamed = again(built)
+    shutil.rmtree(photos / "dog")
+
+    deleted = again(built, allow_shrink=True)
+
+    assert (renamed.rendered, renamed.samples) == (0, {"train": 8})
+    assert (deleted.rendered, deleted.samples, deleted.classes) == (0, {"train": 4}, 1)
+    assert paths(cache) == [f"zebra/{i:03d}.png" for i in range(4)]
+    assert shard_files(cache) == before
+
+
+def test_an_image_that_moves_to_another_class_is_relabelled(built):
+    photos, cache = built
+    before = shard_files(cache)
+    (photos / "cat" / "001.png").rename(photos / "dog" / "001b.png")
+
+    assert again(built).rendered == 0
+    assert labels(cache) == [0] * 3 + [1] * 5
+    assert shard_files(cache) == before
+
+
+def test_a_few_new_images_of_several_variants_make_one_shard(tmp_path):
+    photos, cache = image_folder(tmp_path / "photos"), tmp_path / "cache"
+    build(photos, cache, with_transforms(RESIZE, FLIP, variants=3), workers=2)
+    before = len(shard_files(cache))
+    for number in range(5):
+        write_image(photos / "cat" / f"new{number}.png", 200 + number)
+
+    assert again((photos, cache)).rendered == 15
+    assert len(shard_files(cache)) == before + 1
 
 
 def test_a_touched_image(built):

@@ -155,8 +155,8 @@ def test_stopped_between_adopting_and_publishing(tmp_path, notes, photos, uninte
         if where == "before":
             patch.setattr(writer.Commit, "publish", stop)
         else:
-            write_root = writer._write_root
-            patch.setattr(writer, "_write_root", lambda c, root: stop() if root.snapshot else write_root(c, root))
+            write_root = writer.write_root
+            patch.setattr(writer, "write_root", lambda c, root: stop() if root.snapshot else write_root(c, root))
         interrupted(photos, cache)
     assert list(cache.glob("tensors/*/image/c.*"))
     with pytest.raises(NotFoundError):

@@ -1,5 +1,6 @@
 """Another normalisation is arithmetic on what is stored: no image is decoded for it."""
 
+import json
 import os
 
 import numpy as np
@@ -296,3 +297,15 @@ def test_the_folder_of_images_is_not_even_read_for_another_normalisation(built):
 
     assert report.normalised == 8
     assert "render" not in watcher.stages
+
+
+def test_the_command(built, decant):
+    photos, cache = built
+    image_folder(photos, ("owl",), count=8, first_seed=900)
+
+    pinned = json.loads(decant("build", photos, cache, "--json").stdout)
+    refreshed = decant("build", photos, cache, "--refresh-stats").stdout
+
+    assert pinned["drift"] > 0
+    assert "  variants   0 rendered, 16 reused, 16 of them normalised anew" in refreshed.splitlines()
+    assert decant("build", photos, cache, "--refresh-stats", "--set", "normalize=imagenet", code=2).stdout == ""

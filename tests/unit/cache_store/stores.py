@@ -1,6 +1,7 @@
 """Small caches made through the store's own functions, damage that goes past them, and a spy on system calls."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cache_store import layout, writer
+from cache_store import durable, layout, writer
 from cache_store.canonical import digest_of, identity
 from cache_store.manifest import Snapshot, SplitTable, join_strings, no_rows
 from cache_store.normalise import normalisation_table, normalise
@@ -185,6 +186,24 @@ class OsSpy(SimpleNamespace):
             return result
 
         return call
+
+
+def killed_at(number: int, work: Callable[[], object]) -> bool:
+    """Do `work` in a process of its own that is killed (SIGKILL) right before its system call `number` on files; False
+    if it ended before."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            kill = lambda call, path, count: os.kill(os.getpid(), signal.SIGKILL) if count >= number else None  # noqa: E731
+            durable.os = OsSpy(kill)  # type: ignore[attr-defined]
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
 
 
 def failing(call: str, number: int, path_ends: str = "") -> Callable[[str, str, int], OSError | None]:

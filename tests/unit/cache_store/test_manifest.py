@@ -167,7 +167,7 @@ def test_flipped_bits_of_every_file_are_found_and_the_file_is_named(folder):
             with pytest.raises(IntegrityError) as caught:
                 read_all(folder, digest)
             assert repr(str(path)) in str(caught.value)
-            assert "build into a new folder" in str(caught.value)
+            assert "run: decant repair SOURCE CACHE" in str(caught.value)
             flip_bit(path, byte, byte % 8)
     read_all(folder, digest)
 
@@ -343,10 +343,13 @@ def test_text_that_is_no_metadata_is_refused(folder, text):
 
 @given(ends=st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5), data=st.binary(max_size=20))
 def test_ends_of_paths_that_lead_astray_do_no_harm(ends, data):
-    found = split_strings(np.frombuffer(data, np.uint8), np.array(ends, np.int64))
-
-    assert len(found) == len(ends)
-    assert all(part in data for part in found)
+    try:
+        found = split_strings(np.frombuffer(data, np.uint8), np.array(ends, np.int64))
+    except IntegrityError:
+        assert ends != sorted(ends) or min(ends) < 0 or max(ends) > len(data)
+    else:
+        assert len(found) == len(ends)
+        assert sum(map(len, found)) <= len(data)
 
 
 @given(st.lists(st.binary(max_size=5), max_size=6))

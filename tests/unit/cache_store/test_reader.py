@@ -38,6 +38,7 @@ def cache(made, tmp_path):
 def change_root(cache, **changes):
     root = cache / "zarr.json"
     metadata = json.loads(root.read_bytes())
+    metadata["attributes"]["decant"].pop("check", None)  # a root need not have one, and it would notice the change
     metadata["attributes"]["decant"] |= changes
     root.write_bytes(json.dumps(metadata).encode())
 
@@ -166,6 +167,23 @@ def test_cache_without_a_snapshot_says_that_its_first_build_is_not_done(cache):
     change_root(cache, snapshot=None, last=None, digest=None)
 
     assert read_root(cache) == Root(None, 0, None)
+    with pytest.raises(NotFoundError, match="has no finished snapshot"):
+        open_cache(cache)
+
+
+def test_root_that_does_not_agree_with_its_check_is_damage(cache):
+    change_root(cache, last="000007")
+    assert read_root(cache).last == 7  # nothing else tells
+    change_root(cache, last="000007", check="00" * 16)
+
+    with pytest.raises(IntegrityError, match="its check value is not that of its content; run: decant repair"):
+        open_cache(cache)
+
+
+def test_root_that_has_no_snapshot_any_more_still_says_the_last(cache):
+    change_root(cache, snapshot=None, digest=None)
+
+    assert read_root(cache) == Root(None, 1, None)
     with pytest.raises(NotFoundError, match="has no finished snapshot"):
         open_cache(cache)
 
@@ -396,7 +414,7 @@ def sample_and_file(caught, cache, sample, shard):
     message = str(caught.value)
     assert f"sample {os.fsdecode(b'cat/%c%03d.png' % (255, sample))!r} variant 0" in message
     assert f"shard {shard} of tensors {TENSORS[:8]}" in message
-    assert message.endswith("build into a new folder")
+    assert message.endswith("run: decant repair SOURCE CACHE")
 
 
 @pytest.mark.parametrize("what", ["missing", "empty", "cut", "index", "another size", "a folder"])

@@ -9,8 +9,9 @@ import pytest
 from cache_store import durable, layout, writer
 from cache_store.errors import CacheStoreError, IntegrityError, StorageError, UsageError
 from cache_store.metadata import encode_image_array
-from cache_store.reader import open_cache, read_root, snapshot_names
+from cache_store.reader import Root, open_cache, read_root, snapshot_names
 from cache_store.records import PendingShard
+from cache_store.shard import empty_shard
 from cache_store.writer import Commit
 from tests.unit.cache_store.stores import (
     SLOTS,
@@ -43,6 +44,11 @@ def shards_in(cache):
     """Numbers of the shards in the array."""
     names = [entry.name for entry in os.scandir(layout.image_dir(cache, TENSORS))]
     return sorted(n for name in names if (n := layout.shard_number(name)) is not None)
+
+
+def empty_shards_in(cache):
+    """Those that stand for numbers that were taken and given up."""
+    return [n for n in shards_in(cache) if layout.shard_file(cache, TENSORS, n).read_bytes() == empty_shard(SLOTS)]
 
 
 def length(cache):
@@ -261,11 +267,8 @@ def test_names_of_snapshots_are_not_used_again_after_a_step_back(tmp_path):
     cache = tmp_path / "cache"
     for samples in (2, 3):
         make_cache(cache, samples)
-    root = json.loads((cache / "zarr.json").read_bytes())
-    first = json.loads((cache / "zarr.json").read_bytes())["attributes"]["decant"] | {"snapshot": "000001"}
     data = (layout.snapshot_dir(cache, "000001") / "zarr.json").read_bytes()
-    root["attributes"]["decant"] = first | {"digest": writer.digest_of(data).hex()}
-    (cache / "zarr.json").write_bytes(json.dumps(root).encode())
+    writer.write_root(cache, Root("000001", 2, writer.digest_of(data).hex()))
     assert holds(cache, 2)
 
     make_cache(cache, 4)
@@ -436,13 +439,13 @@ def test_shards_that_a_killed_commit_had_adopted_come_back_and_are_committed_by_
 
     assert [shard.path for shard in found] == [shard.path for shard in made]
     assert all(writer.verify_pending(shard) for shard in found)
-    assert shards_in(cache) == []
+    assert shards_in(cache) == empty_shards_in(cache) == [1]
     again = writer.begin(cache)
     commit, snapshot = adopted(cache, again, found)
     commit.publish(snapshot)
     writer.clear_pending([*folders, again])
     assert snapshot.name == "000001"
-    assert shards_in(cache) == [2, 3]  # 0 and 1 are taken for good
+    assert shards_in(cache) == [1, 2, 3]  # 0 and 1 are taken for good
     assert holds(cache, 6)
 
 
@@ -457,7 +460,8 @@ def test_shards_come_back_however_often_commits_are_killed(cache):
     commit.publish(snapshot)
 
     assert holds(cache, 6)
-    assert shards_in(cache) == [4, 5]
+    assert shards_in(cache) == [1, 3, 4, 5]
+    assert empty_shards_in(cache) == [1, 3]
     assert writer.recover(cache)[0] == []  # what is committed stays where it is
     assert holds(cache, 6)
 
@@ -474,7 +478,7 @@ def test_commit_that_is_killed_between_two_renames_loses_nothing(cache, monkeypa
     found, _ = writer.recover(cache)
 
     assert [shard.path for shard in found] == [shard.path for shard in made]
-    assert shards_in(cache) == []
+    assert shards_in(cache) == empty_shards_in(cache) == [2]
 
 
 def test_shards_of_two_builds_and_two_tensors_come_back_to_their_folders(cache):

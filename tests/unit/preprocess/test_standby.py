@@ -215,3 +215,11 @@ def test_a_build_with_the_worker_of_the_former_one_isolates_crashes_too(tmp_path
 
     assert (report.rendered, [Path(f["path"]).name for f in report.failures]) == (1, ["bad.png"])
     assert "killed by SIGSEGV" in report.failures[0]["reason"]
+
+
+def test_a_working_folder_that_was_removed_is_no_obstacle(tmp_path, setup, files, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+    assert work(setup, files) == work(setup, files, first_job=10)
