@@ -18,8 +18,8 @@ from loaders.window import Cutter, Windows
 _THREADED_BYTES = 4 << 20
 """Smaller batches are copied by the calling thread alone: handing out work would cost more."""
 
-_BLOCK_BYTES = 256 << 10
-"""What is converted at once: small enough to be in the processor's cache still."""
+_BLOCK_BYTES = 1 << 20
+"""What is converted at once: small enough to be in the processor's cache still, and enough for few calls."""
 
 # One lock for all: held while places are in use, so that nobody closes what another thread copies from; and over a
 # fork, so that a child never inherits it locked.

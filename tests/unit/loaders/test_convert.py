@@ -10,7 +10,7 @@ from cache_store.normalise import normalisation_table, normalise
 from loaders.convert import converter
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
-SHAPES = [(9, 3, 16, 12), (1, 3, 224, 224), (2, 3, 1, 1)]
+SHAPES = [(9, 3, 16, 12), (12, 3, 224, 224), (2, 3, 1, 1), (5, 1, 7, 9), (2, 1, 800, 700)]
 
 
 def filled(convert, stored, out):
@@ -22,17 +22,19 @@ def filled(convert, stored, out):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("opencv", [True, False])
+@pytest.mark.parametrize("opencv", ["none", "4", "5"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
 def test_pixels_become_what_a_float16_cache_holds(monkeypatch, opencv, dtype, shape):
-    if not opencv:
+    if opencv == "none":
         monkeypatch.setitem(sys.modules, "cv2", None)
+    elif opencv == "4":  # looks up single pixels only
+        monkeypatch.setattr("loaders.convert._looks_up_pairs", lambda: False)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     out = torch.empty(shape, dtype=dtype)
 
-    filled(converter(np.dtype(np.uint8), dtype, MEAN, STD), pixels, out)
+    filled(converter(np.dtype(np.uint8), dtype, MEAN[: shape[1]], STD[: shape[1]]), pixels, out)
 
-    table = normalisation_table(MEAN, STD)
+    table = normalisation_table(MEAN[: shape[1]], STD[: shape[1]])
     expected = torch.from_numpy(np.stack([normalise(image, table) for image in pixels])).to(dtype)
     assert torch.equal(out, expected)
 
