@@ -12,7 +12,7 @@ export SOURCE CACHE RECIPE PYTHON PIP_ARGS SYSTEM_TORCH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two installations into one .venv would collide
-.PHONY: help setup cache test lint bench bench-load demo clean cache-arguments run-ready dev-ready
+.PHONY: help setup cache test soak lint bench bench-load demo clean cache-arguments run-ready dev-ready
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -38,6 +38,10 @@ cache-arguments:
 
 test: dev-ready ## run the tests [ARGS='-k name']
 	@.venv/bin/python -m pytest $(ARGS)
+
+soak: dev-ready ## the long tests: ten times as many histories, kills and power cuts as `make test` [ARGS=…]
+	@DECANT_EXAMPLES=1500 DECANT_KILLS=200 DECANT_CUTS=5000 DECANT_ALL_ERRORS=1 \
+		.venv/bin/python -m pytest tests/property tests/crash $(ARGS)
 
 lint: dev-ready ## check style, format and types
 	.venv/bin/python -m ruff check .

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from cache_store.errors import IntegrityError
+from cache_store.errors import REPAIR, IntegrityError
 from cache_store.manifest import SplitTable
 from loaders.gather import Gatherer
 
@@ -38,6 +38,6 @@ class FirstCheck:
             path = os.fsdecode(self._table.paths()[int(numbers[place])])
             raise IntegrityError(
                 f"{self._gatherer.where(int(slots[place]))}: sample {path!r} variant {variants[place]} has checksum "
-                f"{found[place]:08x}, the manifest says {expected[place]:08x}; build into a new folder"
+                f"{found[place]:08x}, the manifest says {expected[place]:08x}; {REPAIR}"
             )
         self._seen[numbers, variants] = True

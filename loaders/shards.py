@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from cache_store.durable import read_error
-from cache_store.errors import IntegrityError
+from cache_store.errors import REPAIR, IntegrityError
 from cache_store.reader import MAX_MAPS, TensorReader
 from cache_store.shard import index_bytes, read_index
 
@@ -99,7 +99,7 @@ class _Table:
             places = self._places[slots]
             if places.min(initial=1) <= _UNKNOWN:
                 slot = int(slots[int(np.argmin(places))])
-                raise IntegrityError(f"{self.where(slot // self.reader.slots)}: slot {slot} is empty")
+                raise IntegrityError(f"{self.where(slot // self.reader.slots)}: slot {slot} is empty; {REPAIR}")
         return places
 
     def _make_room(self) -> None:
@@ -193,7 +193,7 @@ class FileShards(_Table):
             while done < len(row):
                 count = os.preadv(self._open[shard].number, [row[done:]], place - 1 + done)
                 if count == 0:
-                    raise IntegrityError(f"{self.where(shard)}: slot {slot} is cut after {done} bytes")
+                    raise IntegrityError(f"{self.where(shard)}: slot {slot} is cut after {done} bytes; {REPAIR}")
                 done += count
         except OSError as error:
             raise read_error(self.where(shard), self.reader.shard_file(shard), error) from error

@@ -61,6 +61,7 @@ def test_a_damaged_image_is_found_when_it_is_first_touched(cache, shard, io):
             dataset.__getitems__([4, 5, 6])
         assert "sample 'dog/001.png' variant 0 has checksum" in str(caught.value)
         assert "the manifest says" in str(caught.value)
+        assert "run: decant repair SOURCE CACHE" in str(caught.value)
         assert str(shard) in str(caught.value)
     with pytest.raises(IntegrityError, match=r"dog/001\.png"):
         dataset[5]
