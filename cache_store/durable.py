@@ -139,6 +139,22 @@ def flush_file(path: Path) -> None:
             os.close(fd)
 
 
+def forget(path: Path) -> None:
+    """Flush one file and drop it from the kernel's memory: what is read next comes from the medium.
+
+    After a failed fsync the kernel takes the lost pages for clean, and the next fsync succeeds; only reading from the
+    medium shows that they never arrived. Where the kernel cannot be asked (macOS), the flush is all.
+    """
+    with translated("flush", path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
+
+
 def flush_dir(path: Path) -> None:
     """fsync a folder: entries created, renamed or removed in it survive a power cut from now on.
 

@@ -215,9 +215,10 @@ def _fill_ends_after_a_kill(cache: Path) -> None:
 
 
 def verify_pending(shard: PendingShard) -> bool:
-    """Read every chunk of a recovered shard against its checksum and its record."""
+    """Read every chunk of a recovered shard from the medium, against its checksum and its record."""
     chunk = np.empty(shard.chunk_bytes, np.uint8)
     try:
+        durable.forget(shard.path)  # a flush of the former build may have failed
         with ShardReader(shard.path, shard.slots, shard.chunk_bytes) as reader:
             return all(reader.read_into(place, chunk) == row["checksum"] for place, row in enumerate(shard.rows))
     except (IntegrityError, OSError):
