@@ -5,6 +5,7 @@ the folder that the environment variable FOLDER names.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ from preprocess.pictures import PICTURES
 
 FOLDER = "DECANT_TEST_FOLDER"
 SLEEP_S = "DECANT_TEST_SLEEP_S"
+OUTLIVES = "DECANT_TEST_OUTLIVES"
+"""Set: a worker does not die with its builder, as on systems that cannot have it so."""
 
 
 def noted() -> Path:
@@ -28,6 +31,8 @@ def noted() -> Path:
 def decode(data: bytes, **settings: Any) -> Decoded:
     """Note the call, do what the last bytes say, then decode."""
     if data not in PICTURES:
+        if os.environ.get(OUTLIVES):
+            ctypes.CDLL(None).prctl(1, 0)  # PR_SET_PDEATHSIG: none
         with open(noted(), "ab") as file:
             file.write(b"%d %d\n" % (os.getpid(), len(data)))
         time.sleep(float(os.environ.get(SLEEP_S, "0")))
