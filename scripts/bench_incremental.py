@@ -10,6 +10,9 @@
 3. A class folder renamed: variants rendered, and time.
 4. Memory: how much the builder's peak grows with each file, full and unchanged, against the manifest's bytes a sample.
 
+5. `verify` of a cache of `--verify` images of 3x224x224, against reading the same files and their CRC32C alone, in as
+   many threads, warm.
+
 Every answer is checked: what was rendered, and that edited images are in the cache as they are now.
 """
 
@@ -22,11 +25,13 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 SIZE = 64
+LARGE = 224
 WORKERS = 2
 FILES_A_CLASS = 1000
 SHARE = 100
@@ -46,12 +51,12 @@ RECIPE = {
 }
 
 _MEMORY = """
-import json, resource, sys
+import json, re, sys
 from preprocess.augment import library
 library(without_torch=True)
 from preprocess.builder import build
 build(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), workers=int(sys.argv[4]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])  # getrusage's begins with the parent's
 """
 
 
@@ -203,6 +208,42 @@ def memory(work: Path, count: int) -> dict:
     }
 
 
+def verifying(work: Path, count: int, rounds: int) -> dict:
+    """The speed of verify, of that of reading the same files with CRC32C alone."""
+    from cache_store.verify import processors, verify
+
+    source, cache = drawn_images(work / "verified", count), work / "verified.cache"
+    timed(source, cache, RECIPE | {"size": LARGE, "splits": {"train": {"folder": "."}}})
+    files = [path for path in cache.rglob("*") if path.is_file() and "pending" not in path.parts]
+    seconds: dict[str, list[float]] = {"alone": [], "verify": []}
+    for number in range(rounds + 1):
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(processors()) as threads:
+            read_bytes = sum(threads.map(read_and_sum, files))
+        alone = time.perf_counter() - begun
+        begun = time.perf_counter()
+        report = verify(cache)
+        taken = time.perf_counter() - begun
+        expect(report.sound and report.files >= len(files), "verify did not read all, or found damage")
+        if number:  # the first round warms up
+            seconds["alone"].append(alone)
+            seconds["verify"].append(taken)
+    ratios = [a / v for a, v in zip(seconds["alone"], seconds["verify"], strict=True)]
+    return {"images": count, "bytes": read_bytes, "verify_of_alone": spread(ratios), "seconds": seconds}
+
+
+def read_and_sum(path: Path) -> int:
+    """Read a file in parts of 1 MiB, sum it up; its size."""
+    import google_crc32c
+
+    buffer, value, size = np.empty(1 << 20, np.uint8), 0, 0
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            value = google_crc32c.extend(value, buffer[:count])
+            size += count
+    return size
+
+
 def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
@@ -217,6 +258,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench/incremental"), help="folder on the disk to measure")
     parser.add_argument("--files", type=int, default=100_000, help="small files; 0: leave out parts 1 and 4")
     parser.add_argument("--images", type=int, default=20_000, help="drawn images; 0: leave out parts 2 and 3")
+    parser.add_argument(
+        "--verify", type=int, default=2000, help="images of the cache that is verified; 0: leave out part 5"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write all figures here")
     arguments = parser.parse_args()
@@ -255,6 +299,12 @@ def main() -> None:
             f"of {found['images']:,} samples included, {in_words(found['shards_of_changed'])} without"
         )
         print(f"  a class folder renamed: {found['rename_rendered']} rendered, {middle['rename']:.2f} s")
+    if arguments.verify:
+        found = whole["verify"] = verifying(work, arguments.verify, arguments.rounds)
+        print(
+            f"verify: {in_words(found['verify_of_alone'])} of the speed of reading {found['bytes'] / 1e6:,.0f} MB with "
+            "CRC32C alone"
+        )
     shutil.rmtree(work)
     if arguments.json:
         arguments.json.write_text(json.dumps(whole, indent=2))
