@@ -30,8 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-SIZE = 64
-LARGE = 224
+SIZE = 224
 WORKERS = 2
 FILES_A_CLASS = 1000
 SHARE = 100
@@ -43,7 +42,7 @@ RECIPE = {
         "train": {
             "folder": ".",
             "transforms": [
-                {"SmallestMaxSize": {"max_size": SIZE + 8, "interpolation": "area"}},
+                {"SmallestMaxSize": {"max_size": 256, "interpolation": "area"}},
                 {"CenterCrop": {"height": SIZE, "width": SIZE}},
             ],
         }
@@ -213,7 +212,7 @@ def verifying(work: Path, count: int, rounds: int) -> dict:
     from cache_store.verify import processors, verify
 
     source, cache = drawn_images(work / "verified", count), work / "verified.cache"
-    timed(source, cache, RECIPE | {"size": LARGE, "splits": {"train": {"folder": "."}}})
+    timed(source, cache, RECIPE)
     files = [path for path in cache.rglob("*") if path.is_file() and "pending" not in path.parts]
     seconds: dict[str, list[float]] = {"alone": [], "verify": []}
     for number in range(rounds + 1):
