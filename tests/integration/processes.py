@@ -15,7 +15,8 @@ from tests import decoders
 ROOT = Path(__file__).resolve().parents[2]
 
 _DECANT = """
-import functools, sys
+import functools, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
 from preprocess import builder, cli
 builder.build = functools.partial(builder.build, decoder="tests.decoders:decode")
 sys.argv[0] = "decant"

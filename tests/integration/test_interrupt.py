@@ -43,7 +43,8 @@ def test_a_stopped_build_ends_at_once_and_the_next_one_goes_on(tmp_path, notes, 
     """Ctrl-C reaches the whole group; a service manager sends SIGTERM to the builder."""
     cache = tmp_path / "cache"
     with slow_build(photos, cache, TINY, *OPTIONS, sleep_s=0.05) as process:
-        wait_until(lambda: decoded() >= 14, process=process)
+        # The second worker is started when the first has shown that there is work for two.
+        wait_until(lambda: decoded() >= 14 and len(children(process.pid)) == 2, process=process)
         workers = children(process.pid)
         took_s, errors = stop_and_wait(process, number, group=group)
 
@@ -71,7 +72,8 @@ def test_a_killed_builder_takes_its_workers_along(tmp_path, notes, photos):
     build(image_folder(tmp_path / "few", count=2), cache, TINY, workers=1, shard_mib=SHARDS_OF_FOUR)
     before = contents(cache)
     with slow_build(photos, cache, TINY, *OPTIONS, sleep_s=0.05) as process:
-        wait_until(lambda: decoded() >= 14, process=process)
+        # The second worker is started when the first has shown that there is work for two.
+        wait_until(lambda: decoded() >= 14 and len(children(process.pid)) == 2, process=process)
         workers = children(process.pid)
         assert contents(cache) == before  # while it is built
         stop_and_wait(process, signal.SIGKILL, group=False)
