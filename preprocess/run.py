@@ -85,7 +85,7 @@ class Run:
     ----------
     folder : `pending/<build id>/`
     rendered : variants rendered so far
-    normalised : variants written anew without decoding
+    normalised : variants that this build did not render, written anew without decoding
     noted : what decoding dropped ('16-bit', 'alpha') -> sources
     """
 
@@ -100,6 +100,7 @@ class Run:
     rendered: int = 0
     normalised: int = 0
     noted: dict[str, Tally] = field(default_factory=dict)
+    _staged: set[Path] = field(default_factory=set)  # shards that this build rendered
     _damaged: int = 0
     _renderings: list[Rendering] = field(default_factory=list)
     _claimed: set[tuple[str, bytes]] = field(default_factory=set)
@@ -223,9 +224,11 @@ class Run:
             for path in served:  # the disk has room for the next ones
                 path.unlink(missing_ok=True)
             self._damaged += len(answer.failures)
-            self.normalised += sum(len(shard.rows) for shard in answer.shards)
+            mine = sum(len(part.places) for part in job.parts if part.shard.path in self._staged)
+            self.normalised += sum(len(shard.rows) for shard in answer.shards) - mine
             return
         self.stock.add(answer.shards)
+        self._staged |= {shard.path for shard in answer.shards}
         self.rendered += sum(len(shard.rows) for shard in answer.shards)
         for place, failure in answer.failures.items():
             self._fail(job, place, failure)
