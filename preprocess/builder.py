@@ -170,7 +170,7 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
         kept = in_units(sum(shard.chunk_bytes * len(shard.rows) for shard in others))
         plan.departures.append(
             f"{kept} that an interrupted build with another recipe has finished are kept for its next run; "
-            "'decant gc' frees them"
+            "'decant gc --drop-unfinished' frees them"
         )
     if previous is not None and is_current(previous.snapshot, plan, stock, splits):
         settings.budget.check(plan.sources)
