@@ -138,6 +138,20 @@ def read_index(tail: bytes | memoryview, file_bytes: int, slots: int, chunk_byte
     return np.where(present, index[:, 0], np.uint64(0)).astype(np.int64) - (~present).astype(np.int64)
 
 
+def index_of(descriptor: int, slots: int, chunk_bytes: int, where: str) -> np.ndarray:
+    """What `read_index` says of an open shard file.
+
+    Raises
+    ------
+    OSError : it cannot be read
+    IntegrityError : as `read_index`
+    """
+    size = os.fstat(descriptor).st_size
+    wanted = min(index_bytes(slots), size)
+    tail = os.pread(descriptor, wanted, size - wanted)
+    return read_index(tail, size, slots, chunk_bytes, where)
+
+
 class ShardReader:
     """Reads one shard by `pread` into the caller's buffer; maps nothing, so that a build's memory stays small.
 
@@ -152,10 +166,7 @@ class ShardReader:
         self._chunk_bytes = chunk_bytes
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            size = os.fstat(self._fd).st_size
-            wanted = min(index_bytes(slots), size)
-            tail = os.pread(self._fd, wanted, size - wanted)
-            self.offsets = read_index(tail, size, slots, chunk_bytes, f"shard {str(path)!r}")
+            self.offsets = index_of(self._fd, slots, chunk_bytes, f"shard {str(path)!r}")
         except BaseException:
             os.close(self._fd)
             raise

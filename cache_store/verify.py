@@ -121,8 +121,7 @@ def _examine(cache: Path, progress: Progress | None, leases: contextlib.ExitStac
     findings, notes = list(found.findings), list(found.notes)
     findings += _foreign(cache, "", {layout.METADATA, "tensors", "snapshots", "pending"})
     # Any other snapshot by its name is one that a build has begun, or gc removed, since the list was made.
-    names = {e.name for e in entries(cache / "snapshots") if layout.snapshot_number(e.name) and e.is_dir()}
-    findings += _foreign(cache, "snapshots/", {layout.METADATA, *names})
+    findings += _foreign(cache, "snapshots/", {layout.METADATA}, _is_snapshot)
     for name in ("tensors", "snapshots", "pending"):
         # A cache that was copied may lack `pending`, which holds nothing of any snapshot.
         if name != "pending" or layout.pending_dir(cache).exists():
@@ -161,12 +160,27 @@ def _examine(cache: Path, progress: Progress | None, leases: contextlib.ExitStac
     return Examined(report, found, damaged, arrays)
 
 
-def _foreign(cache: Path, folder: str, known: set[str]) -> list[Finding]:
+def _foreign(
+    cache: Path, folder: str, known: set[str], ours: Callable[[os.DirEntry[str]], bool] = lambda entry: False
+) -> list[Finding]:
+    """Entries that are neither known by name nor of a kind of `ours`, which may appear at any time."""
     return [
         Finding(FOREIGN, f"{folder}{entry.name}", "nothing that decant writes")
         for entry in entries(cache / folder)
-        if entry.name not in known
+        if entry.name not in known and not ours(entry)
     ]
+
+
+def _is_snapshot(entry: os.DirEntry[str]) -> bool:
+    return bool(layout.snapshot_number(entry.name)) and entry.is_dir()
+
+
+def _is_shard(entry: os.DirEntry[str]) -> bool:
+    return layout.shard_number(entry.name) is not None
+
+
+def _shard_numbers(image: Path) -> list[int]:
+    return [number for entry in entries(image) if (number := layout.shard_number(entry.name)) is not None]
 
 
 def _check_group(cache: Path, name: str) -> list[Finding]:
@@ -187,11 +201,9 @@ def _check_tensors(found: Survey, tensors_id: str, notes: list[str]) -> tuple[Ar
     """Metadata of one tensors against what snapshots list of it, and foreign files beside its shards."""
     cache, listed = found.cache, found.tensors.get(tensors_id, {})
     folder, image = layout.tensors_dir(cache, tensors_id), layout.image_dir(cache, tensors_id)
-    numbers = {e.name: layout.shard_number(e.name) for e in entries(image)}  # before the length, which is taken first
-    present = {n for n in numbers.values() if n is not None}
+    present = set(_shard_numbers(image))  # before the length is read: a build takes numbers before it uses them
     findings = _foreign(cache, f"tensors/{tensors_id}/", {layout.METADATA, "image"})
-    shards = {name for name, number in numbers.items() if number is not None}
-    findings += _foreign(cache, f"tensors/{tensors_id}/image/", {layout.METADATA, *shards})
+    findings += _foreign(cache, f"tensors/{tensors_id}/image/", {layout.METADATA}, _is_shard)
     if not listed:
         notes.append(f"tensors/{tensors_id} is used by no snapshot; decant gc removes it")
     data: dict[str, bytes] = {}
@@ -250,8 +262,7 @@ def _interrupted(cache: Path) -> bool:
 
 def _shards_of(found: Survey, tensors_id: str, array: ArrayLayout) -> list[Shard]:
     """Shards that are there or should be."""
-    image = layout.image_dir(found.cache, tensors_id)
-    present = {n for entry in entries(image) if (n := layout.shard_number(entry.name)) is not None}
+    present = set(_shard_numbers(layout.image_dir(found.cache, tensors_id)))
     expected = found.expected.get(tensors_id, Expected())
     return [Shard(tensors_id, n, array, expected) for n in sorted(present | set(expected.shards(array.slots)))]
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from cache_store.errors import CacheStoreError
 from cache_store.reader import TensorReader
-from cache_store.shard import index_bytes, read_index
+from cache_store.shard import index_of
+from loaders.shards import will_need
 
 AHEAD_BYTES = 256 << 20
 """How far before its first sample a shard is asked for: what a fast disk reads while a few batches are trained on."""
@@ -87,10 +88,7 @@ def ask_for(reader: TensorReader, shard: int, places: np.ndarray) -> int:
     """
     descriptor = os.open(reader.shard_file(shard), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        size = os.fstat(descriptor).st_size
-        tail = min(index_bytes(reader.slots), size)
-        index = os.pread(descriptor, tail, size - tail)
-        offsets = read_index(index, size, reader.slots, reader.chunk_bytes, reader.where(shard))
+        offsets = index_of(descriptor, reader.slots, reader.chunk_bytes, reader.where(shard))
         starts = np.sort(offsets[places])
         starts = starts[starts >= 0]
         if not len(starts) or _in_memory(descriptor, starts, reader.chunk_bytes):
@@ -100,7 +98,7 @@ def ask_for(reader: TensorReader, shard: int, places: np.ndarray) -> int:
         ranges = zip(starts[[0, *(breaks + 1)]].tolist(), ends[[*breaks, -1]].tolist(), strict=True)
         asked = 0
         for start, end in ranges:
-            os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
+            will_need(descriptor, start, end - start)
             asked += end - start
         return asked
     finally:

@@ -223,11 +223,12 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
 
     def _advise(self) -> None:
         """Say once a run, not once a worker, that worker processes cost speed here."""
-        if get_worker_info() is not None and self._shared.first_warning():
+        worker = get_worker_info()
+        if worker is not None and worker.id == 0 and self._shared.first_warning():
             warnings.warn(
                 "CachedDataset is faster without worker processes: batches are copied straight out of the mapped "
-                "cache, and workers copy them a second time; use num_workers=0 (measure it here: python "
-                "scripts/bench_load.py, or see the table in decant's README)",
+                "cache, and workers copy them a second time; use num_workers=0 (measure it here: make "
+                "bench-load ARGS='--only limits')",
                 stacklevel=2,
             )
 

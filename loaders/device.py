@@ -10,9 +10,6 @@ import torch
 from cache_store.errors import UsageError
 from loaders.sampler import ShardShuffleSampler
 
-_CHECK_S = 0.1
-"""How often a thread that waits looks whether anybody still wants its batches."""
-
 
 def to_device(
     loader: Iterable[Any],
@@ -118,40 +115,38 @@ class _Mover:
         if event is not None:
             stream = torch.cuda.current_stream(self._device)
             stream.wait_event(event)
-            _map(
-                batch, lambda tensor: tensor.record_stream(stream)
-            )  # its memory is not used again before this stream is done
+            # Its memory is not used again before this stream is done with it.
+            _map(batch, lambda tensor: tensor.record_stream(stream))
         return batch
 
 
 class _Fetching:
-    """One pass: a thread that fetches and moves, and a bounded queue."""
+    """One pass: a thread that fetches and moves, at most so many batches ahead."""
 
     def __init__(self, source: Iterator[Any], mover: _Mover, prefetch: int, handed: _Counter) -> None:
         self._source, self._mover, self._handed = source, mover, handed
-        # A batch waits in the thread's hand, too.
-        self._ready: queue.Queue[tuple[str, Any, Any]] = queue.Queue(max(1, prefetch - 1))
+        self._room = threading.Semaphore(prefetch)
+        self._ready: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._fetch, name="decant-device", daemon=True)
         self._thread.start()
 
     def _fetch(self) -> None:
         try:
-            for batch in self._source:
-                if not self._put("batch", *self._mover.move(batch)):
+            while self._has_room():
+                try:
+                    batch = next(self._source)
+                except StopIteration:
+                    self._ready.put(("end", None, None))
                     return
-            self._put("end", None, None)
+                self._ready.put(("batch", *self._mover.move(batch)))
         except BaseException as error:  # handed to whoever waits for a batch
-            self._put("error", error, None)
+            self._ready.put(("error", error, None))
 
-    def _put(self, kind: str, value: Any, event: Any) -> bool:
-        while not self._over.is_set():
-            try:
-                self._ready.put((kind, value, event), timeout=_CHECK_S)
-                return True
-            except queue.Full:
-                continue
-        return False
+    def _has_room(self) -> bool:
+        """Wait for room for one more batch; whether anybody wants it."""
+        self._room.acquire()
+        return not self._over.is_set()
 
     def batches(self) -> Iterator[Any]:
         while True:
@@ -161,11 +156,13 @@ class _Fetching:
             if kind == "error":
                 raise value
             self._handed.count += 1
+            self._room.release()
             yield self._mover.hand_over(value, event)
 
     def close(self) -> None:
         """End the thread, as soon as it has the batch that it is fetching."""
         self._over.set()
+        self._room.release()
         self._thread.join()
 
 

@@ -101,7 +101,7 @@ class Gatherer:
 
     def where(self, slot: int) -> str:
         """The shard that a slot is in, for a message."""
-        return self._shards.where(slot // self._shards.reader.slots)
+        return self._shards.reader.where(slot // self._shards.reader.slots)
 
     def _fill(
         self, slots: np.ndarray, places: np.ndarray, images: torch.Tensor, windows: Windows | None, *, alone: bool

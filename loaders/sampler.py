@@ -92,8 +92,7 @@ class ShardShuffleSampler(DistributedSampler[int]):
         """Choose the order of the next pass, and the dataset's variant: `epoch` mod K."""
         self._cached.set_epoch(epoch)
         if epoch != self.epoch:
-            self._start = 0  # a state that was loaded is of another epoch
-            self.epoch = epoch
+            self.epoch, self._start, self._pass = epoch, 0, None  # a state that was loaded is of another epoch
         self._compare_ranks()
 
     def state_dict(self, samples_seen: int | None = None) -> dict[str, Any]:
@@ -199,14 +198,17 @@ class _Pass(Iterator[int]):
 
     def __init__(self, sampler: ShardShuffleSampler) -> None:
         self._sampler = sampler
-        self.epoch, self.start = sampler.epoch, sampler._start
-        self._handed = 0
-        self._share: np.ndarray | None = None
-        self._next: Iterator[int] = iter(())
         self._loader: dict[str, Any] | None = None
         self._yielded_before = 0
         self._relay, sampler._relay = sampler._relay, None
         self._ahead: ReadAhead | None = None
+        self._go_to_start()
+
+    def _go_to_start(self) -> None:
+        self.epoch, self.start = self._sampler.epoch, self._sampler._start
+        self._handed = 0
+        self._share: np.ndarray | None = None
+        self._next: Iterator[int] = iter(())
 
     def __next__(self) -> int:
         try:
@@ -286,5 +288,5 @@ class _Pass(Iterator[int]):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state of a pass."""
         self._sampler.load_state_dict(state_dict)
-        self.__init__(self._sampler)  # type: ignore[misc]
         self._sampler._pass = self
+        self._go_to_start()

@@ -8,15 +8,16 @@ import ctypes
 import os
 import resource
 import weakref
+from abc import ABC, abstractmethod
 from itertools import repeat
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from cache_store.durable import read_error
 from cache_store.errors import REPAIR, IntegrityError
 from cache_store.reader import MAX_MAPS, TensorReader
-from cache_store.shard import index_bytes, read_index
+from cache_store.shard import index_of
 
 _NOWHERE = -1
 _UNKNOWN = 0
@@ -36,10 +37,23 @@ _copy_at_once = _function(ctypes.PyDLL(None), *_MEMCPY)  # does not, and costs h
 _advise = _function(ctypes.CDLL(None), "madvise", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
-class Shards(Protocol):
-    """What a gatherer asks of either kind; all but `locate` may be called by several threads at once."""
+class Shards(ABC):
+    """A table with an entry for each slot, and which shards are open. All but `locate` may be called side by side.
 
-    reader: TensorReader
+    Parameters
+    ----------
+    reader : of the tensors
+    slots : one more than the largest slot that will be asked for
+    most : shards open at once: slots of no more may be located together
+    """
+
+    def __init__(self, reader: TensorReader, slots: int, most: int) -> None:
+        self.reader, self.most = reader, most
+        shards = -(-slots // reader.slots)
+        self._places = np.zeros(shards * reader.slots, np.int64)
+        self._used = np.zeros(shards, np.int64)
+        self._open: dict[int, Any] = {}
+        self._tick = 0
 
     def locate(self, slots: np.ndarray) -> np.ndarray:
         """Where the chunk of each slot is, its shard open until the next call: int64 (n,).
@@ -47,45 +61,8 @@ class Shards(Protocol):
         Raises
         ------
         IntegrityError : missing file or chunk, wrong index
+        StorageError : the system refused
         """
-
-    def ask(self, slots: np.ndarray, places: np.ndarray) -> None:
-        """Have the kernel read these chunks, without waiting for them."""
-
-    def copy(self, slots: np.ndarray, places: np.ndarray, rows: np.ndarray, *, alone: bool) -> None:
-        """Copy whole chunks into the rows of uint8 (n, bytes); `alone`: no other thread copies beside this one."""
-
-    def chunk(self, slot: int, place: int, scratch: np.ndarray) -> np.ndarray:
-        """One chunk, (C, H, W): read-only, a view of the map or of `scratch`, uint8 (bytes,)."""
-
-    def where(self, shard: int) -> str:
-        """Number, tensors and file of a shard, for a message."""
-
-    @property
-    def most(self) -> int:
-        """Slots of this many shards may be located at once."""
-
-
-class _Table:
-    """An entry for each slot, and which shards are open."""
-
-    def __init__(self, reader: TensorReader, slots: int, most: int) -> None:
-        self.reader = reader
-        self._most = most
-        shards = -(-slots // reader.slots)
-        self._places = np.zeros(shards * reader.slots, np.int64)
-        self._used = np.zeros(shards, np.int64)
-        self._open: dict[int, Any] = {}
-        self._tick = 0
-
-    @property
-    def most(self) -> int:
-        return self._most
-
-    def where(self, shard: int) -> str:
-        return self.reader.where(shard)
-
-    def locate(self, slots: np.ndarray) -> np.ndarray:
         shards = slots // self.reader.slots
         self._tick += 1
         self._used[shards] = self._tick
@@ -99,28 +76,34 @@ class _Table:
             places = self._places[slots]
             if places.min(initial=1) <= _UNKNOWN:
                 slot = int(slots[int(np.argmin(places))])
-                raise IntegrityError(f"{self.where(slot // self.reader.slots)}: slot {slot} is empty; {REPAIR}")
+                raise IntegrityError(f"{self.reader.where(slot // self.reader.slots)}: slot {slot} is empty; {REPAIR}")
         return places
 
     def _make_room(self) -> None:
-        while len(self._open) >= self._most:  # never one of this batch's: they were used just now
+        while len(self._open) >= self.most:  # never one of this batch's: they were used just now
             oldest = min(self._open, key=lambda number: int(self._used[number]))
             self._places[oldest * self.reader.slots : (oldest + 1) * self.reader.slots] = _UNKNOWN
             del self._open[oldest]
 
+    @abstractmethod
     def _open_shard(self, shard: int) -> tuple[Any, np.ndarray]:
-        raise NotImplementedError
+        """What keeps a shard open, and the place of each of its slots: int64 (S,)."""
+
+    @abstractmethod
+    def ask(self, slots: np.ndarray, places: np.ndarray) -> None:
+        """Have the kernel read these chunks, without waiting for them."""
+
+    @abstractmethod
+    def copy(self, slots: np.ndarray, places: np.ndarray, rows: np.ndarray, *, alone: bool) -> None:
+        """Copy whole chunks into the rows of uint8 (n, bytes); `alone`: no other thread copies beside this one."""
+
+    @abstractmethod
+    def chunk(self, slot: int, place: int, scratch: np.ndarray) -> np.ndarray:
+        """One chunk, (C, H, W): read-only, a view of the map or of `scratch`, uint8 (bytes,)."""
 
 
-class MappedShards(_Table):
-    """Chunks in mapped shards; a place is an address.
-
-    Parameters
-    ----------
-    reader : of the tensors
-    slots : one more than the largest slot that will be asked for
-    most : shards mapped at once
-    """
+class MappedShards(Shards):
+    """Chunks in mapped shards; a place is an address."""
 
     def __init__(self, reader: TensorReader, slots: int, most: int = MAX_MAPS) -> None:
         super().__init__(reader, slots, most)
@@ -155,7 +138,7 @@ class _Descriptor:
         weakref.finalize(self, os.close, self.number)
 
 
-class FileShards(_Table):
+class FileShards(Shards):
     """Chunks read by `pread`, for network file systems: a file that is cut there is an error, not a SIGBUS.
 
     A place is one more than an offset. At most a quarter of the descriptors that this process may have are held open.
@@ -166,21 +149,18 @@ class FileShards(_Table):
         super().__init__(reader, slots, most or max(16, min(limit // 4, 4096)))
 
     def _open_shard(self, shard: int) -> tuple[Any, np.ndarray]:
-        path, where = self.reader.shard_file(shard), self.where(shard)
+        path, where = self.reader.shard_file(shard), self.reader.where(shard)
         try:
             file = _Descriptor(path)
-            size = os.fstat(file.number).st_size
-            wanted = min(index_bytes(self.reader.slots), size)
-            tail = os.pread(file.number, wanted, size - wanted)
+            offsets = index_of(file.number, self.reader.slots, self.reader.chunk_bytes, where)
         except OSError as error:
             raise read_error(where, path, error) from error
-        offsets = read_index(tail, size, self.reader.slots, self.reader.chunk_bytes, where)
         return file, np.where(offsets < 0, _NOWHERE, offsets + 1)
 
     def ask(self, slots: np.ndarray, places: np.ndarray) -> None:
         size = self.reader.chunk_bytes
         for shard, place in zip((slots // self.reader.slots).tolist(), places.tolist(), strict=True):
-            _will_need(self._open[shard].number, place - 1, size)
+            will_need(self._open[shard].number, place - 1, size)
 
     def copy(self, slots: np.ndarray, places: np.ndarray, rows: np.ndarray, *, alone: bool) -> None:
         for slot, place, row in zip(slots.tolist(), places.tolist(), rows, strict=True):
@@ -193,16 +173,17 @@ class FileShards(_Table):
             while done < len(row):
                 count = os.preadv(self._open[shard].number, [row[done:]], place - 1 + done)
                 if count == 0:
-                    raise IntegrityError(f"{self.where(shard)}: slot {slot} is cut after {done} bytes; {REPAIR}")
+                    raise IntegrityError(f"{self.reader.where(shard)}: slot {slot} is cut after {done} bytes; {REPAIR}")
                 done += count
         except OSError as error:
-            raise read_error(self.where(shard), self.reader.shard_file(shard), error) from error
+            raise read_error(self.reader.where(shard), self.reader.shard_file(shard), error) from error
 
     def chunk(self, slot: int, place: int, scratch: np.ndarray) -> np.ndarray:
         self._read(slot, place, scratch)
         return scratch.view(self.reader.dtype).reshape(self.reader.shape)
 
 
-def _will_need(descriptor: int, offset: int, size: int) -> None:
+def will_need(descriptor: int, offset: int, size: int) -> None:
+    """Have the kernel read a part of a file, without waiting for it."""
     if hasattr(os, "posix_fadvise"):  # macOS has none
         os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)

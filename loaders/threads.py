@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 
 
@@ -32,7 +32,10 @@ class CopyThreads:
             self._pool = ThreadPoolExecutor(self.count - 1, "decant-copy")
         edges = [items * part // count for part in range(count + 1)]
         others = [self._pool.submit(work, a, b) for a, b in pairwise(edges[1:])]
-        work(edges[0], edges[1])
+        try:
+            work(edges[0], edges[1])
+        finally:
+            wait(others)  # whatever happens, nobody goes on with what the caller may take away now
         for other in others:
             other.result()
 

@@ -12,6 +12,7 @@ from cache_store.errors import FormatError, NotFoundError
 from cache_store.reader import Root, read_root
 from cache_store.snapshots import rollback
 from cache_store.verify import verify
+from cache_store.wary import entries
 from tests.unit.cache_store.stores import SLOTS, contents, cut, flip_bit, make_cache, spec
 
 TENSORS = spec().tensors_id
@@ -124,6 +125,25 @@ def test_leftovers_of_killed_builds_are_noted_and_no_damage(cache):
     assert len(report.notes) == 3
     shutil.rmtree(build)
     assert found(cache) == [("image", f"tensors/{TENSORS}/image/zarr.json")]
+
+
+def test_what_a_build_adds_between_two_looks_is_nothing_foreign(cache, monkeypatch):
+    image = layout.image_dir(cache, TENSORS)
+    new = {image: layout.shard_file(cache, TENSORS, 9), cache / "snapshots": layout.snapshot_dir(cache, "000004")}
+
+    def entries_then_more(folder):
+        found = entries(folder)
+        if folder == image:
+            shutil.copy(shard(cache, 0), new[image])
+        elif folder == cache / "snapshots":
+            new[folder].mkdir(exist_ok=True)
+        return found
+
+    monkeypatch.setattr("cache_store.verify.entries", entries_then_more)
+    monkeypatch.setattr("cache_store.survey.entries", entries_then_more)
+
+    assert [finding.file for finding in verify(cache).findings] == []
+    assert all(path.exists() for path in new.values())
 
 
 @pytest.mark.parametrize("name", ["nowhere", "file", "empty", "foreign"])

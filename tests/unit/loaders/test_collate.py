@@ -1,6 +1,10 @@
 """A plain DataLoader gets the gathered batch itself; everybody else sees a list of samples."""
 
 import gc
+import os
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -8,17 +12,22 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
 
 from loaders import CachedDataset
-from loaders.shared import Shared
 from preprocess import build
 from tests.helpers import TINY, image_folder
+from tests.integration.processes import ROOT
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
+def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("collate")
     image_folder(root / "photos", count=10)
     build(root / "photos", root / "cache", TINY, workers=1)
-    with CachedDataset(root / "cache") as opened:
+    return root / "cache"
+
+
+@pytest.fixture(scope="module")
+def dataset(folder):
+    with CachedDataset(folder) as opened:
         yield opened
 
 
@@ -113,15 +122,29 @@ def test_batches_that_are_kept_never_change(dataset, expected):
     assert all(torch.equal(seen, copy) for seen, copy in kept)
 
 
-def test_workers_are_advised_against_once(dataset, monkeypatch):
-    monkeypatch.setattr("loaders.dataset.get_worker_info", object)
-    dataset._shared = Shared()
+WARNING_IN_A_RUN = """
+import sys, warnings
+from torch.utils.data import DataLoader
+from loaders import CachedDataset
 
-    def three_batches():
-        for _ in range(3):
-            dataset._advise()
+loader = DataLoader(CachedDataset(sys.argv[1]), batch_size=2, num_workers=2, multiprocessing_context=sys.argv[2])
+for _ in range(2):
+    for _ in loader:
+        pass
+"""
 
-    with pytest.warns(UserWarning, match="num_workers=0") as caught:
-        three_batches()
 
-    assert len(caught) == 1
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_two_workers_and_two_epochs_are_one_warning(folder, tmp_path, context):
+    file = tmp_path / "train.py"
+    file.write_text(f"if __name__ == '__main__':\n{textwrap.indent(WARNING_IN_A_RUN, '    ')}")
+
+    run = subprocess.run(
+        [sys.executable, file, folder, context],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert run.stderr.count("num_workers=0") == 1, run.stderr

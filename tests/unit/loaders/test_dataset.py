@@ -23,6 +23,7 @@ from cache_store.errors import IntegrityError, NotFoundError, UsageError
 from cache_store.normalise import normalisation_table
 from cache_store.reader import open_cache
 from loaders import CachedDataset
+from loaders.threads import THREADS
 from preprocess import Recipe, build
 from tests.helpers import TINY, image_folder, write_image
 
@@ -323,6 +324,24 @@ def test_a_dataset_that_was_used_before_the_fork(cache, expected):
 
     assert sorted(seen) == [(i, 1, i // 4) for i in range(8)]
     assert variant_of(kept[7][0], expected) == (7, 1)
+
+
+def test_a_fork_after_batches_that_threads_copied_into_pooled_memory(cache, expected, monkeypatch):
+    """The children have none of the parent's threads, and must not write into its buffers."""
+    monkeypatch.setattr("loaders.gather._THREADED_BYTES", 1)
+    monkeypatch.setattr(THREADS, "count", 3)
+    dataset = CachedDataset(cache)
+    dataset.set_epoch(1)
+    kept = list(DataLoader(dataset, batch_size=4))
+    before = [images.clone() for images, _ in kept]
+    del kept[0]  # its buffer is free, the other is in use
+
+    loader = DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context="fork", timeout=60)
+    seen = seen_in(loader, expected)
+
+    assert sorted(seen) == [(i, 1, i // 4) for i in range(8)]
+    assert torch.equal(kept[0][0], before[1])
+    assert sorted(seen_in(DataLoader(dataset, batch_size=4), expected)) == sorted(seen)
 
 
 def test_batches_have_one_type_and_can_be_written_to(cache):

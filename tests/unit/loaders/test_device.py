@@ -68,7 +68,8 @@ def test_whatever_a_loader_gives():
     assert moved["c"][0].dtype == torch.bfloat16
 
 
-def test_batches_are_fetched_ahead_but_not_for_ever():
+@pytest.mark.parametrize("prefetch", [1, 3])
+def test_batches_are_fetched_ahead_but_not_for_ever(prefetch):
     fetched = []
 
     def source():
@@ -76,14 +77,14 @@ def test_batches_are_fetched_ahead_but_not_for_ever():
             fetched.append(number)
             yield torch.tensor(number)
 
-    batches = iter(to_device(source(), "cpu", prefetch=3))
+    batches = iter(to_device(source(), "cpu", prefetch=prefetch))
     assert int(next(batches)) == 0
     deadline = time.monotonic() + 10
-    while len(fetched) < 4 and time.monotonic() < deadline:
+    while len(fetched) < 1 + prefetch and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.2)
 
-    assert fetched == [0, 1, 2, 3]  # one that is trained on, and three ahead
+    assert fetched == list(range(1 + prefetch))  # one that is trained on, and so many ahead
     batches.close()
     assert not threads()
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -173,3 +174,23 @@ def test_threads_do_each_item_once(count, items):
     threads.over(items, work)
 
     assert (seen == 1).all()
+
+
+def test_a_part_that_fails_waits_for_the_others():
+    """Their shards may be unmapped as soon as it is over."""
+    started, busy = threading.Event(), threading.Event()
+
+    def work(start: int, end: int) -> None:
+        if start == 0:
+            started.wait(10)
+            raise KeyError("broken")
+        busy.set()
+        started.set()
+        time.sleep(0.2)
+        busy.clear()
+
+    with pytest.raises(KeyError):
+        CopyThreads(2).over(2, work)
+
+    assert started.is_set()
+    assert not busy.is_set()

@@ -272,6 +272,15 @@ def test_setting_the_epoch_again_keeps_the_place_another_one_does_not(cache, dat
     assert len(other) == COUNT
 
 
+def test_after_another_epoch_was_set_the_state_is_that_epochs_start(cache, dataset):
+    sampler = ShardShuffleSampler(dataset)
+    sampler.set_epoch(4)
+    next(iter(DataLoader(dataset, batch_size=10, sampler=sampler)))
+    sampler.set_epoch(5)
+
+    assert list(resumed(cache, sampler.state_dict())[1]) == order_of(dataset, 5)
+
+
 def test_before_the_first_pass_the_state_is_its_start(cache, dataset):
     sampler = ShardShuffleSampler(dataset, seed=7)
     sampler.set_epoch(1)
