@@ -18,7 +18,7 @@ class Action(Protocol):
 
     @staticmethod
     def run(images: Images, actions: Sequence[Self]) -> Images:
-        """Do one action to each image, all of one group; the given images may be changed.
+        """Do one action to each image, all of one group; the given images stay as they are.
 
         The pixels of an image depend on that image and its action alone: not on the batch's size, order or padding.
         """

@@ -33,6 +33,22 @@ class Images:
             place[:, : image.shape[1], : image.shape[2]] = image
         return Images(pixels, sizes)
 
+    @staticmethod
+    def joined(parts: Sequence["Images"]) -> "Images":
+        """All images of some batches, one batch behind the other."""
+        if len(parts) == 1:
+            return parts[0]
+        sizes = np.concatenate([part.sizes for part in parts])
+        height, width = sizes.max(axis=0).tolist()
+        first = parts[0].pixels
+        pixels = first.new_zeros((len(sizes), first.shape[1], height, width))
+        start = 0
+        for part in parts:
+            h, w = part.sizes.max(axis=0).tolist()
+            pixels[start : start + len(part), :, :h, :w] = part.pixels[:, :, :h, :w]
+            start += len(part)
+        return Images(pixels, sizes)
+
     def image(self, place: int) -> torch.Tensor:
         """One of them: uint8 (C, h, w), a view."""
         height, width = self.sizes[place].tolist()

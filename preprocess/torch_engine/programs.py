@@ -1,0 +1,80 @@
+"""From drawn steps to actions, and their run over a batch: few launches, whatever was drawn for each image."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from preprocess.decisions import Step
+from preprocess.torch_engine import colour, equalize, filters, geometry, holes, tables
+from preprocess.torch_engine.actions import Action, Compile
+from preprocess.torch_engine.images import Images
+
+_MODULES = (geometry, tables, colour, equalize, filters, holes)
+COMPILERS: dict[str, Compile] = {name: compile for module in _MODULES for name, compile in module.COMPILERS.items()}
+"""By the name of the Albumentations transform."""
+
+Program = list[Action]
+"""What is done to one image, in turn."""
+
+
+def program_of(steps: Sequence[Step], hw: tuple[int, int], channels: int) -> Program:
+    """Actions for an image of this size, as few as fold together."""
+    program: Program = []
+    for step in steps:
+        for action in COMPILERS[type(step.transform).__name__](step.transform, step.params, hw, channels):
+            both = program[-1].then(action) if program else None
+            if both is None:
+                program.append(action)
+            else:
+                program[-1] = both
+        hw = step.shape[0], step.shape[1]
+    return program
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Images that are equally far: `samples` int64 (n,), their places in the whole batch."""
+
+    images: Images
+    samples: np.ndarray
+
+
+def run(images: Images, programs: Sequence[Program]) -> Images:
+    """Do to each image its program; the given images stay as they are.
+
+    Images whose next action is of one kind go through it together. Those with the most left to do go first: the others
+    wait for them, so that as many as possible meet again at the next action.
+    """
+    done = np.zeros(len(programs), np.int64)
+    left = np.array([len(program) for program in programs])
+    waiting: dict[Hashable, list[_Group]] = {}
+    finished: list[_Group] = []
+
+    def file(group: _Group) -> None:
+        keys = [_kind(programs[sample], done[sample]) for sample in group.samples]
+        for key in dict.fromkeys(keys):
+            places = np.array([place for place, other in enumerate(keys) if other == key])
+            part = group if len(places) == len(keys) else _Group(group.images[places], group.samples[places])
+            (finished if key is None else waiting.setdefault(key, [])).append(part)
+
+    file(_Group(images, np.arange(len(programs))))
+    while waiting:
+        key = max(waiting, key=lambda kind: max(int(left[group.samples].max()) for group in waiting[kind]))
+        groups = waiting.pop(key)
+        samples = np.concatenate([group.samples for group in groups])
+        actions = [programs[sample][done[sample]] for sample in samples]
+        out = type(actions[0]).run(Images.joined([group.images for group in groups]), actions)
+        done[samples] += 1
+        left[samples] -= 1
+        file(_Group(out, samples))
+    samples = np.concatenate([group.samples for group in finished])
+    together = Images.joined([group.images for group in finished])
+    return together if (np.diff(samples) == 1).all() else together[np.argsort(samples)]
+
+
+def _kind(program: Program, done: int) -> Hashable:
+    """Of the next action; None after the last one."""
+    if done == len(program):
+        return None
+    return type(program[done]), program[done].group
