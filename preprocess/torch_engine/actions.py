@@ -1,7 +1,7 @@
 """What is done to pixels: the common shape of all operations."""
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from preprocess.torch_engine.images import Images
 
@@ -17,7 +17,7 @@ class Action(Protocol):
         """Both as one action, if that gives the very pixels; None if they cannot be folded."""
 
     @staticmethod
-    def run(images: Images, actions: Sequence[Self]) -> Images:
+    def run(images: Images, actions: Sequence[Any]) -> Images:
         """Do one action to each image, all of one group; the given images stay as they are.
 
         The pixels of an image depend on that image and its action alone: not on the batch's size, order or padding.
