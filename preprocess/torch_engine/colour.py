@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import cv2
@@ -42,8 +43,9 @@ def _luma(images: Images) -> torch.Tensor:
     """int32 (n, 1, H, W), 0..255: OpenCV's RGB2GRAY, with weights of 15 bits; one channel as it is."""
     if images.pixels.shape[1] == 1:
         return images.pixels.int()
-    red, green, blue = images.pixels.split(1, dim=1)
-    return (red.int() * 9798).add_(green, alpha=19235).add_(blue, alpha=3735).add_(1 << 14) >> 15
+    red, green, blue = images.pixels[:, :, None].unbind(1)
+    weighted = (red.int() * 9798).add_(green, alpha=19235).add_(blue, alpha=3735)
+    return (weighted + (1 << 14)) >> 15
 
 
 def _lightness(images: Images) -> torch.Tensor:
@@ -70,10 +72,10 @@ def _principal(images: Images) -> torch.Tensor:
     pixels, device = images.pixels, images.pixels.device
     inside = images.inside
     planes = [torch.where(inside[:, 0], plane, 0).int() for plane in pixels.unbind(1)]
-    products = [planes[a] * planes[b] for a in range(3) for b in range(3)]
-    sums = torch.stack([values.sum((1, 2), dtype=torch.int64) for values in (*planes, *products)], 1).cpu().numpy()
-    mean = sums[:, :3] / images.sizes.prod(1)[:, None]
-    squares = sums[:, 3:].reshape(-1, 3, 3) / images.sizes.prod(1)[:, None, None]
+    moments = chain(planes, (a * b for a in planes for b in planes))
+    sums = torch.stack([values.sum((1, 2), dtype=torch.int64) for values in moments], 1).cpu().numpy()
+    means = sums / images.sizes.prod(1)[:, None]
+    mean, squares = means[:, :3], means[:, 3:].reshape(-1, 3, 3)
     axes = np.stack([cv2.eigen(each)[2][0] for each in squares - mean[:, :, None] * mean[:, None, :]])
     weights = torch.as_tensor(axes, device=device)[:, :, None, None]
     centre = torch.as_tensor(mean, device=device)[:, :, None, None]
@@ -83,9 +85,10 @@ def _principal(images: Images) -> torch.Tensor:
     along = along.float()
     lowest = torch.where(inside, along, torch.inf).amin((1, 2, 3), keepdim=True).double()
     highest = torch.where(inside, along, -torch.inf).amax((1, 2, 3), keepdim=True).double()
-    scale = torch.where(highest > lowest, 1 / (highest - lowest), 0)
-    stretched = torch.addcmul(-lowest * scale, along, scale.float()).float()
-    return (stretched * 255).round().clamp(0, 255)
+    # As `cv2.normalize` does: scale and shift in single precision, the product exact.
+    scale = torch.where(highest > lowest, 1 / (highest - lowest), 0).float().double()
+    stretched = along * scale - (lowest * scale).float()
+    return (stretched.float() * 255).round().clamp(0, 255)
 
 
 _GRAYS: dict[str, Callable[[Images], torch.Tensor]] = {
@@ -203,29 +206,27 @@ def _saturation(transform: Any, factor: float, channels: int) -> list[Action]:
 def _hue(transform: Any, factor: float, channels: int) -> list[Action]:
     if factor == 0 or channels == 1:
         return []
-    values = np.tile(np.arange(256, dtype=np.uint8), (3, 1))
-    values[0] = _turned(180 * factor)
-    return [Hsv(values)]
+    levels = np.arange(256)
+    return [Hsv(np.stack([_turned(180 * factor), levels, levels]).astype(np.uint8))]
 
 
 def _compile_hsv(transform: Any, params: dict[str, Any], size_hw: tuple[int, int], channels: int) -> list[Action]:
     hue, saturation, value = (params[name] for name in ("hue_shift", "sat_shift", "val_shift"))
     if hue == saturation == value == 0:
         return []
-    values = np.tile(np.arange(256), (3, 1))
+    levels = np.arange(256)
     # Shifts by less than 1 are cut down to none, except that of the hue.
-    values[1:] = np.clip(values[1:] + [[int(saturation)], [int(value)]], 0, 255)
+    brighter = np.clip(levels + int(value), 0, 255).astype(np.uint8)
     if channels == 1:
-        return tabulate(lambda ramp: values[2].astype(np.uint8)[ramp], channels)
-    if hue != 0:
-        values[0] = _turned(hue)
-    values[1, 0] = 0  # gray stays gray
-    return [Hsv(values.astype(np.uint8))]
+        return tabulate(lambda ramp: brighter[ramp], channels)
+    richer = np.where(levels == 0, 0, np.clip(levels + int(saturation), 0, 255))  # gray stays gray
+    return [Hsv(np.stack([levels if hue == 0 else _turned(hue), richer, brighter]).astype(np.uint8))]
 
 
 def _turned(shift: float) -> np.ndarray:
-    """uint8 (256,): hues in half degrees, shifted around the circle."""
-    return np.mod(np.arange(256, dtype=np.int16) + shift, 180).astype(np.uint8)
+    """float64 (256,), to be cut down to integers: hues in half degrees, shifted around the circle."""
+    hues: np.ndarray = np.mod(np.arange(256) + shift, 180)
+    return hues
 
 
 COMPILERS: dict[str, Compile] = {

@@ -1,5 +1,6 @@
 """Blur and sharpening: sums over a pixel's neighbours, in the order and precision of OpenCV's vector code.
 
+Its other code, for the few values that are left over of a row, rounds more often: one in a million differs by a level.
 Borders are mirrored without repeating the outermost pixel, those of each image rather than of the batch.
 """
 
