@@ -4,6 +4,7 @@ Canonical form of a list of transforms: `[{"HorizontalFlip": {"p": 0.5}}, …]`,
 library itself, so that YAML, Python objects and other spellings of one pipeline give one identity.
 """
 
+import contextlib
 import difflib
 import functools
 import hashlib
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from preprocess.decisions import Misshapen, Shape, Step, draw, first_other
 from preprocess.errors import RecipeError, UsageError
 
 INTERPOLATIONS = {
@@ -125,16 +127,47 @@ class Pipeline:
     One pair of generators, `numpy.random.default_rng(state)` and `random.Random(state)`, serves all transforms in
     turn. (Albumentations' own `set_random_seed` gives each transform a generator of the same seed: a flip with
     p = 0.5 would then depend on the crop's size.)
+
+    Attributes
+    ----------
+    other : the first transform that decides by pixels, as `first_other` names it; None if `decide` serves them all
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]]) -> None:
         self._compose = library().Compose([_instantiate(name, args) for name, args in _pairs(transforms)])
+        self.other = first_other(self._compose.transforms)
 
     def __call__(self, image: np.ndarray, state: int) -> np.ndarray:
         """Apply the transforms to uint8 (H, W, C); the image is not changed. Returns what they return."""
-        self._compose.set_random_state(np.random.default_rng(state), random.Random(state))
+        if self.other is None:
+            with contextlib.suppress(Misshapen):
+                return self._apply(image, state)
+        self._seed(state)
         out: np.ndarray = self._compose(image=image)["image"]
         return out
+
+    def _apply(self, image: np.ndarray, state: int) -> np.ndarray:
+        """What the library's own call does, step by step."""
+        self._seed(state)
+        height, width, channels = image.shape
+        for step in draw(self._compose, (height, width, channels)):
+            out = step.transform.apply(np.ascontiguousarray(image), **step.params)
+            image = np.ascontiguousarray(out)
+        return image
+
+    def decide(self, shape: Shape, state: int) -> list[Step]:
+        """What a call does to an image of this height, width and number of channels; only if `other` is None.
+
+        Raises
+        ------
+        Exception : what a call raises of such an image; or `Misshapen`, where its result is nonsense
+        """
+        assert self.other is None, f"{self.other} needs pixels to decide"
+        self._seed(state)
+        return list(draw(self._compose, shape))
+
+    def _seed(self, state: int) -> None:
+        self._compose.set_random_state(np.random.default_rng(state), random.Random(state))
 
 
 def resolve(transforms: Any, place: str) -> tuple[list[dict[str, Any]], list[str]]:
