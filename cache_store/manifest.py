@@ -1,5 +1,6 @@
 """The frozen tables of a snapshot: which slot holds which variant of which sample; to and from Zarr arrays."""
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from cache_store.durable import read_error
 from cache_store.errors import REPAIR, IntegrityError
 from cache_store.mapped import map_file
 from cache_store.shard import CHECKSUM_BYTES, checksum
-from cache_store.wary import Unreadable, read_metadata
+from cache_store.wary import read_committed
 
 COLUMNS: dict[str, tuple[str, tuple[str, ...]]] = {
     "slot": ("<i8", ("sample", "variant")),
@@ -110,29 +111,32 @@ def split_strings(data: np.ndarray, ends: np.ndarray) -> list[bytes]:
     return strings
 
 
-def encode(snapshot: Snapshot) -> dict[str, bytes]:
-    """Every file of a snapshot: path relative to its folder -> bytes. Its own `zarr.json` lists the others' digests."""
-    from cache_store.metadata import encode_arrays, encode_group
+def encode(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
+    """Every file of a snapshot, one after the other, so that no more than one column is in memory at a time: path
+    relative to its folder, bytes. The last one is its own `zarr.json`, which lists the others' digests."""
+    from cache_store.metadata import encode_array, encode_group
+
+    digests: dict[str, str] = {}
+
+    def noted(path: str, data: bytes) -> tuple[str, bytes]:
+        digests[path] = digest_of(data).hex()
+        return path, data
 
     lines = "".join(canonical_json(failure).decode() + "\n" for failure in snapshot.failures).encode()
-    arrays: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {
-        "failures": (np.frombuffer(lines, np.uint8), ("byte",)),
-    }
-    groups: dict[str, bytes] = {}
+    yield from itertools.starmap(noted, encode_array("failures", np.frombuffer(lines, np.uint8), ("byte",)).items())
     for name, split in snapshot.splits.items():
         for column, (dtype, dimensions) in COLUMNS.items():
-            arrays[f"{name}/{column}"] = (np.ascontiguousarray(split[column], np.dtype(dtype)), dimensions)
-        groups[f"{name}/{layout.METADATA}"] = encode_group(
-            {
-                "tensors_id": split.tensors_id,
-                "mean": list(split.mean),
-                "std": list(split.std),
-                "scanned_ns": split.scanned_ns,
-                "decoders": list(split.decoders),
-            }
-        )
-    files = encode_arrays(arrays) | groups
-    files[layout.METADATA] = encode_group(
+            data = np.ascontiguousarray(split[column], np.dtype(dtype))
+            yield from itertools.starmap(noted, encode_array(f"{name}/{column}", data, dimensions).items())
+        described = {
+            "tensors_id": split.tensors_id,
+            "mean": list(split.mean),
+            "std": list(split.std),
+            "scanned_ns": split.scanned_ns,
+            "decoders": list(split.decoders),
+        }
+        yield noted(f"{name}/{layout.METADATA}", encode_group(described))
+    own = encode_group(
         {
             "recipe": snapshot.recipe,
             "parent": snapshot.parent,
@@ -140,11 +144,11 @@ def encode(snapshot: Snapshot) -> dict[str, bytes]:
             "created": snapshot.created,
             "seconds": snapshot.seconds,
             "classes": [layout.name_to_text(name) for name in snapshot.classes],
-            "files": {path: digest_of(data).hex() for path, data in sorted(files.items())},
+            "files": dict(sorted(digests.items())),
             "tensors": snapshot.tensors,
         }
     )
-    return files
+    yield layout.METADATA, own
 
 
 def decode(folder: Path, digest: str | None) -> Snapshot:
@@ -218,10 +222,7 @@ class _StoredColumns(Mapping[str, np.ndarray]):
 
 
 def _read(path: Path, digest: str | None) -> bytes:
-    try:
-        data = read_metadata(path)
-    except Unreadable as error:
-        raise IntegrityError(f"{str(path)!r} cannot be read: {error}; {REPAIR}") from error
+    data = read_committed(path, repr(str(path)))
     if digest is not None and digest_of(data).hex() != digest:
         raise IntegrityError(f"{str(path)!r} is damaged: its digest is not the recorded one; {REPAIR}")
     return data

@@ -45,27 +45,21 @@ def encode_image_array(slots: int, shape: tuple[int, int, int], dtype: np.dtype)
     return bytes(blobs["zarr.json"].to_bytes())
 
 
-def encode_arrays(arrays: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> dict[str, bytes]:
-    """Each array as one chunk of raw little-endian bytes followed by its CRC32C, and its `zarr.json`.
-
-    Parameters
-    ----------
-    arrays : name -> (little-endian array, dimension names)
+def encode_array(name: str, data: np.ndarray, dimensions: Sequence[str]) -> dict[str, bytes]:
+    """A little-endian array as one chunk of raw bytes followed by its CRC32C, and its `zarr.json`.
 
     Returns
     -------
-    relative path -> bytes
+    path, beginning with `name` -> bytes
     """
-    files: dict[str, bytes] = {}
-    for name, (data, dimensions) in arrays.items():
-        metadata = json.loads(_array_metadata(data.dtype.str, tuple(dimensions)))
-        metadata["shape"] = list(data.shape)
-        metadata["chunk_grid"]["configuration"]["chunk_shape"] = [max(n, 1) for n in data.shape]
-        files[f"{name}/zarr.json"] = json.dumps(metadata, indent=2).encode()
-        if data.size:
-            raw = np.ascontiguousarray(data).tobytes()
-            key = ".".join(["c", *("0" for _ in data.shape)])
-            files[f"{name}/{key}"] = raw + checksum(raw).to_bytes(CHECKSUM_BYTES, "little")
+    metadata = json.loads(_array_metadata(data.dtype.str, tuple(dimensions)))
+    metadata["shape"] = list(data.shape)
+    metadata["chunk_grid"]["configuration"]["chunk_shape"] = [max(n, 1) for n in data.shape]
+    files = {f"{name}/zarr.json": json.dumps(metadata, indent=2).encode()}
+    if data.size:
+        raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        key = ".".join(["c", *("0" for _ in data.shape)])
+        files[f"{name}/{key}"] = b"".join((raw.data, checksum(raw).to_bytes(CHECKSUM_BYTES, "little")))
     return files
 
 

@@ -19,6 +19,7 @@ from cache_store.manifest import Snapshot, SplitTable, decode
 from cache_store.mapped import map_file
 from cache_store.metadata import image_digest
 from cache_store.shard import index_bytes, read_index
+from cache_store.wary import Unreadable, read_committed, read_metadata
 
 MAX_MAPS = 16_384
 """Shards mapped at once by one process; the kernel's default limit is 65,530 maps (vm.max_map_count)."""
@@ -73,14 +74,14 @@ def read_root(cache: Path) -> Root:
     """
     path = cache / layout.METADATA
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        what = "is not a decant cache (it has no zarr.json)" if cache.is_dir() else "does not exist"
-        raise NotFoundError(f"{str(cache)!r} {what}; build one with: decant build SOURCE CACHE") from None
-    except NotADirectoryError:
-        raise NotFoundError(f"{str(cache)!r} is a file, a cache is a folder") from None
-    except OSError as error:
-        raise read_error(repr(str(path)), path, error) from error
+        data = read_metadata(path)
+    except Unreadable as error:
+        if cache.exists() and not cache.is_dir():
+            raise NotFoundError(f"{str(cache)!r} is a file, a cache is a folder") from None
+        if not path.exists():
+            what = "is not a decant cache (it has no zarr.json)" if cache.is_dir() else "does not exist"
+            raise NotFoundError(f"{str(cache)!r} {what}; build one with: decant build SOURCE CACHE") from None
+        raise IntegrityError(f"{str(path)!r} cannot be read: {error}; {REPAIR}") from error
     try:
         metadata = json.loads(data)
         what = metadata["node_type"]
@@ -260,10 +261,7 @@ class Cache:
         IntegrityError, StorageError : the metadata cannot be read any more
         """
         path = layout.snapshot_dir(self.path, self.snapshot.name) / layout.METADATA
-        try:
-            return digest_of(path.read_bytes()).hex()
-        except OSError as error:
-            raise read_error(repr(str(path)), path, error) from error
+        return digest_of(read_committed(path, repr(str(path)))).hex()
 
     def close(self) -> None:
         """Give up the lease; arrays handed out stay valid."""
@@ -370,11 +368,7 @@ def metadata_digests(group: bytes, image: bytes) -> dict[str, str]:
 
 
 def _read_metadata(cache: Path, tensors_id: str) -> tuple[bytes, bytes]:
-    data = []
-    for folder in (layout.tensors_dir(cache, tensors_id), layout.image_dir(cache, tensors_id)):
-        path = folder / layout.METADATA
-        try:
-            data.append(path.read_bytes())
-        except OSError as error:
-            raise read_error(f"tensors {tensors_id[:8]}: {str(path)!r}", path, error) from error
-    return data[0], data[1]
+    folders = layout.tensors_dir(cache, tensors_id), layout.image_dir(cache, tensors_id)
+    paths = [folder / layout.METADATA for folder in folders]
+    group, image = (read_committed(path, f"tensors {tensors_id[:8]}: {str(path)!r}") for path in paths)
+    return group, image

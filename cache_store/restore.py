@@ -14,7 +14,7 @@ from cache_store import bitflip, durable, layout, writer
 from cache_store.canonical import digest_of
 from cache_store.findings import GROUP, IMAGE, ROOT, SNAPSHOT, TABLE, TENSORS, Finding
 from cache_store.manifest import COLUMNS
-from cache_store.metadata import encode_arrays, encode_group, image_digest, resized
+from cache_store.metadata import encode_array, encode_group, image_digest, resized
 from cache_store.reader import Root
 from cache_store.snapshots import root_for
 from cache_store.survey import Survey
@@ -115,7 +115,7 @@ def _column_metadata(finding: Finding, found: Survey, digest: str) -> bytes | No
         return None
     dtype, dimensions = known[column]
     # The metadata of an array without elements are the same but for its lengths.
-    data = json.loads(encode_arrays({"a": (np.zeros([0] * len(dimensions), dtype), dimensions)})["a/zarr.json"])
+    data = json.loads(encode_array("a", np.zeros([0] * len(dimensions), dtype), dimensions)["a/zarr.json"])
     for shape in _shapes(found, finding, folder, np.dtype(dtype).itemsize, len(dimensions)):
         data["shape"] = list(shape)
         data["chunk_grid"]["configuration"]["chunk_shape"] = [max(n, 1) for n in shape]

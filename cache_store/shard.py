@@ -8,17 +8,22 @@ end and the inner codecs `bytes` (little) and `crc32c`. A writer keeps the index
 """
 
 import os
+import stat
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
 
 from cache_store.durable import AppendFile
-from cache_store.errors import IntegrityError
+from cache_store.errors import REPAIR, IntegrityError
 
 MISSING = np.uint64(2**64 - 1)
 CHECKSUM_BYTES = 4
 _INDEX_ENTRY_BYTES = 16
+
+
+OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""How a shard is opened for reading: a pipe in its place must not hang us."""
 
 
 def checksum(data: np.ndarray | bytes | memoryview) -> int:
@@ -146,7 +151,10 @@ def index_of(descriptor: int, slots: int, chunk_bytes: int, where: str) -> np.nd
     OSError : it cannot be read
     IntegrityError : as `read_index`
     """
-    size = os.fstat(descriptor).st_size
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise IntegrityError(f"{where} is not a regular file; {REPAIR}")
+    size = found.st_size
     wanted = min(index_bytes(slots), size)
     tail = os.pread(descriptor, wanted, size - wanted)
     return read_index(tail, size, slots, chunk_bytes, where)
@@ -164,7 +172,7 @@ class ShardReader:
     def __init__(self, path: Path, slots: int, chunk_bytes: int) -> None:
         self.path = path
         self._chunk_bytes = chunk_bytes
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = os.open(path, OPEN_FLAGS)
         try:
             self.offsets = index_of(self._fd, slots, chunk_bytes, f"shard {str(path)!r}")
         except BaseException:

@@ -23,7 +23,7 @@ from cache_store.findings import FOREIGN, ROOT, SNAPSHOT, TABLE, Finding, Sample
 from cache_store.lock import Lease
 from cache_store.manifest import COLUMNS, Snapshot, SplitTable, decode
 from cache_store.reader import Root, read_root, root_attributes
-from cache_store.wary import Unreadable, entries, file_digest, read_metadata
+from cache_store.wary import MISSING, Unreadable, entries, file_digest, read_metadata
 
 _ATTEMPTS = 5
 _REMOVAL_S = 10
@@ -219,7 +219,7 @@ def _read_root(cache: Path) -> tuple[Root | None, CacheStoreError | None]:
     try:
         data = read_metadata(path)
     except Unreadable as error:
-        if str(error) == "missing":
+        if str(error) == MISSING:
             return None, NotFoundError(f"{str(cache)!r} is not a decant cache (it has no zarr.json)")
         return None, IntegrityError(f"{str(path)!r} is damaged: {error}")
     try:

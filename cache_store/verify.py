@@ -25,7 +25,7 @@ from cache_store.findings import FOREIGN, GROUP, IMAGE, SHARD, TENSORS, Finding,
 from cache_store.reader import metadata_digests
 from cache_store.shard_check import ShardState, check_shard
 from cache_store.survey import Expected, Survey, survey
-from cache_store.wary import Unreadable, entries, read_metadata
+from cache_store.wary import MISSING, Unreadable, entries, read_metadata
 
 Progress = Callable[[int, int, int], None]
 """Bytes read, bytes in all, findings so far."""
@@ -214,7 +214,7 @@ def _check_tensors(found: Survey, tensors_id: str, notes: list[str]) -> tuple[Ar
             if json.dumps(json.loads(data[kind]), indent=2).encode() != data[kind]:
                 raise ValueError
         except Unreadable as error:
-            if listed or str(error) != "missing":  # unused ones may have been left half made
+            if listed or str(error) != MISSING:  # unused ones may have been left half made
                 findings.append(Finding(kind, file, str(error), tensors_id=tensors_id))
             data.pop(kind, None)
         except _NOT_METADATA:

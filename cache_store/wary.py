@@ -14,9 +14,13 @@ import numpy as np
 
 from cache_store.canonical import DIGEST_BYTES
 from cache_store.durable import storage_error
+from cache_store.errors import REPAIR, IntegrityError
 
 MOST_METADATA_BYTES = 64 << 20
 """Larger metadata is not ours: the largest is a snapshot's list of classes and files."""
+
+MISSING = "missing"
+"""What `Unreadable` says of a file that is not there."""
 
 _BLOCK_BYTES = 1 << 20
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -76,7 +80,7 @@ def _sorted(path: Path, error: OSError) -> Exception:
     if error.errno in _REFUSED:
         return storage_error("read", path, error)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return Unreadable("missing")
+        return Unreadable(MISSING)
     return Unreadable(f"cannot be read: {error.strerror}")
 
 
@@ -94,6 +98,20 @@ def read_metadata(path: Path) -> bytes:
         data = np.empty(file.size_bytes, np.uint8)
         file.read_into(data, 0)
         return data.tobytes()
+
+
+def read_committed(path: Path, where: str) -> bytes:
+    """All of a metadata file that a reader depends on; `where` opens the message if it cannot be had.
+
+    Raises
+    ------
+    IntegrityError : as `Unreadable`
+    StorageError : the system refused
+    """
+    try:
+        return read_metadata(path)
+    except Unreadable as error:
+        raise IntegrityError(f"{where} cannot be read: {error}; {REPAIR}") from error
 
 
 def file_digest(path: Path, count: Callable[[int], None] = lambda read_bytes: None) -> str:

@@ -27,6 +27,7 @@ from cache_store.metadata import encode_group, encode_image_array, resized
 from cache_store.reader import Root, metadata_digests, read_root, root_attributes, snapshot_names
 from cache_store.records import PendingShard, read_record
 from cache_store.shard import ShardReader, empty_shard
+from cache_store.wary import MISSING, Unreadable, read_committed, read_metadata
 
 _SCRATCH = "zarr.json.part"
 _JOURNAL = "adopted.json"
@@ -198,7 +199,7 @@ def fill_ends(cache: Path, tensors_id: str) -> bool:
     between: a build that was killed, or gc, which must not give back the number of the last shard.
     """
     image = layout.image_dir(cache, tensors_id)
-    metadata = (image / layout.METADATA).read_bytes()
+    metadata = read_committed(image / layout.METADATA, f"tensors {tensors_id[:8]}")
     slots, shards = _slots_and_shards(metadata)
     last = max((n for entry in os.scandir(image) if (n := layout.shard_number(entry.name)) is not None), default=-1)
     if shards <= last + 1:
@@ -210,7 +211,7 @@ def fill_ends(cache: Path, tensors_id: str) -> bool:
 
 def _fill_ends_after_a_kill(cache: Path) -> None:
     for entry in os.scandir(cache / "tensors") if (cache / "tensors").is_dir() else ():
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):  # damaged or half made: not here
+        with contextlib.suppress(IntegrityError, OSError, ValueError, LookupError, TypeError):  # damaged or half made
             fill_ends(cache, entry.name)
 
 
@@ -244,10 +245,10 @@ def _undo_adoption(folder: Path, cache: Path, committed: int) -> None:
 def slots_of(cache: Path, tensors_id: str) -> int | None:
     """S of existing tensors; None if there are none of this id."""
     try:
-        return _slots_and_shards((layout.image_dir(cache, tensors_id) / layout.METADATA).read_bytes())[0]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        return _slots_and_shards(read_metadata(layout.image_dir(cache, tensors_id) / layout.METADATA))[0]
+    except (Unreadable, ValueError, LookupError, TypeError) as error:
+        if str(error) == MISSING:
+            return None
         raise IntegrityError(f"tensors {tensors_id[:8]}: unreadable metadata ({error}); {REPAIR}") from error
 
 
@@ -303,7 +304,10 @@ class Commit:
                 durable.replace_file(path, data, self._scratch)
         for path in (folder, self._cache / "tensors"):
             durable.flush_dir(path)
-        digests = metadata_digests((folder / layout.METADATA).read_bytes(), (image / layout.METADATA).read_bytes())
+        group, array = (
+            read_committed(path / layout.METADATA, f"tensors {spec.tensors_id[:8]}") for path in (folder, image)
+        )
+        digests = metadata_digests(group, array)
         for name, listed in self._listed(spec.tensors_id):
             if digests != listed:  # never let a new snapshot vouch for damage
                 raise IntegrityError(
@@ -315,9 +319,9 @@ class Commit:
         """What each readable snapshot lists of these tensors."""
         for name in snapshot_names(self._cache):
             try:
-                data = (layout.snapshot_dir(self._cache, name) / layout.METADATA).read_bytes()
+                data = read_metadata(layout.snapshot_dir(self._cache, name) / layout.METADATA)
                 listed = json.loads(data)["attributes"]["tensors"].get(tensors_id)
-            except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            except (Unreadable, ValueError, LookupError, TypeError, AttributeError):
                 continue  # damaged: `verify` says so
             if listed is not None:
                 yield name, listed
@@ -333,7 +337,7 @@ class Commit:
         if not shards:
             return []
         image = layout.image_dir(self._cache, tensors_id)
-        metadata = (image / layout.METADATA).read_bytes()
+        metadata = read_committed(image / layout.METADATA, f"tensors {tensors_id[:8]}")
         slots, taken = _slots_and_shards(metadata)
         for shard in shards:
             if shard.slots != slots:
@@ -384,20 +388,20 @@ class Commit:
     def publish(self, snapshot: Snapshot) -> None:
         """Write the tables, then swap the pointer. From the swap on, new readers see this snapshot."""
         folder = layout.snapshot_dir(self._cache, snapshot.name)
-        files = encode(snapshot)
-        names = {""}
-        for name in files:
-            while name := name.rpartition("/")[0]:
-                names.add(name)
-        folders = [folder / name for name in sorted(names)]  # each after the one that it is in
-        for path in folders:
-            durable.make_dir(path)
-        for relative, data in files.items():
-            durable.write_file(folder / relative, data)
+        files, folders, data = [], [folder], b""
+        durable.make_dir(folder)
+        for relative, data in encode(snapshot):
+            path = folder / relative
+            for parent in reversed(Path(relative).parents[:-1]):
+                if folder / parent not in folders:
+                    folders.append(folder / parent)
+                    durable.make_dir(folders[-1])
+            durable.write_file(path, data)
+            files.append(path)
         with ThreadPoolExecutor(_FLUSH_THREADS) as pool:
-            list(pool.map(durable.flush_file, [folder / relative for relative in files]))
+            list(pool.map(durable.flush_file, files))
             list(pool.map(durable.flush_dir, [*folders, folder.parent]))
-        digest = digest_of(files[layout.METADATA]).hex()
+        digest = digest_of(data).hex()  # the last file is the snapshot's own metadata
         write_root(self._cache, Root(snapshot.name, int(snapshot.name), digest, self._former))
 
 

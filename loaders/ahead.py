@@ -12,7 +12,7 @@ import numpy as np
 
 from cache_store.errors import CacheStoreError
 from cache_store.reader import TensorReader
-from cache_store.shard import index_of
+from cache_store.shard import OPEN_FLAGS, index_of
 from loaders.shards import will_need
 
 AHEAD_BYTES = 256 << 20
@@ -86,7 +86,7 @@ def ask_for(reader: TensorReader, shard: int, places: np.ndarray) -> int:
     OSError : the file cannot be opened or read
     IntegrityError : its index is wrong
     """
-    descriptor = os.open(reader.shard_file(shard), os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(reader.shard_file(shard), OPEN_FLAGS)
     try:
         offsets = index_of(descriptor, reader.slots, reader.chunk_bytes, reader.where(shard))
         starts = np.sort(offsets[places])

@@ -17,7 +17,7 @@ import numpy as np
 from cache_store.durable import read_error
 from cache_store.errors import REPAIR, IntegrityError
 from cache_store.reader import MAX_MAPS, TensorReader
-from cache_store.shard import index_of
+from cache_store.shard import OPEN_FLAGS, index_of
 
 _NOWHERE = -1
 _UNKNOWN = 0
@@ -134,7 +134,7 @@ class _Descriptor:
     """An open file; closed when the last reference goes."""
 
     def __init__(self, path: os.PathLike[str]) -> None:
-        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.number = os.open(path, OPEN_FLAGS)
         weakref.finalize(self, os.close, self.number)
 
 

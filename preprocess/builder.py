@@ -176,7 +176,7 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
         settings.budget.check(plan.sources)
         writer.clear_pending(old_folders)
         if read:
-            writer.leave_scan_hint(cache, previous.snapshot.name, plan.scanned.scanned_ns)
+            writer.leave_scan_hint(cache, previous.snapshot.name, plan.scanned_ns)
         return _report(plan, previous.snapshot, timer, up_to_date=True)
     _refuse_shrinking(plan, previous, splits, settings)
     folder = writer.begin(cache)

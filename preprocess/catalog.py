@@ -3,7 +3,7 @@
 A million samples of several variants must not cost a Python object each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,24 +13,48 @@ from cache_store.records import row_dtype
 
 
 class Catalog:
-    """Rows of one rendering, found by digest and variant.
+    """Rows of one rendering, found by digest and variant, and numbered through; they stay in their tables.
 
     Parameters
     ----------
     channels : C
     tables : `row_dtype` rows, in order of preference from last to first: of equal (digest, variant) the last counts
-
-    Attributes
-    ----------
-    rows : all rows in one table
     """
 
     def __init__(self, channels: int, tables: Sequence[np.ndarray]) -> None:
-        self.rows = np.concatenate([np.zeros(0, row_dtype(channels)), *tables])
-        self._digests, inverse = _unique(self.rows["digest"])
-        variants = int(self.rows["variant"].max(initial=-1)) + 1
-        self._places = np.full((len(self._digests), max(variants, 1)), -1, np.int64)
-        self._places[inverse, self.rows["variant"]] = np.arange(len(self.rows))
+        self._tables = [np.zeros(0, row_dtype(channels)), *tables]
+        self._starts = np.cumsum([0, *(len(table) for table in tables)])
+        self._digests, inverse = _unique(np.concatenate([table["digest"] for table in self._tables]))
+        variant = np.concatenate([table["variant"] for table in self._tables])
+        self._places = np.full((len(self._digests), int(variant.max(initial=0)) + 1), -1, np.int64)
+        self._places[inverse, variant] = np.arange(len(variant))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def table(self, rows: np.ndarray) -> np.ndarray:
+        """Which table each row is in: int64, of the same shape."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
+
+    def index(self, rows: np.ndarray) -> np.ndarray:
+        """Where in its table each row is: int64, of the same shape."""
+        return rows - self._starts[self.table(rows)]
+
+    def column(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """One field of `row_dtype` of each row: (*rows.shape, *the field's own)."""
+        asked = rows.reshape(-1)
+        field = self._tables[0][name]
+        out = np.empty((len(asked), *field.shape[1:]), field.dtype)
+        for table, wanted in self.by_table(asked):
+            out[wanted] = self._tables[table + 1][name][asked[wanted] - self._starts[table]]
+        return out.reshape(*rows.shape, *field.shape[1:])
+
+    def by_table(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Each table that some rows (n,) are in, and the places of those rows among them, in order."""
+        tables = self.table(rows)
+        order = np.argsort(tables, kind="stable")
+        for wanted in np.split(order, np.flatnonzero(np.diff(tables[order])) + 1) if len(rows) else ():
+            yield int(tables[wanted[0]]), wanted
 
     def find(self, digests: np.ndarray, variants: int) -> np.ndarray:
         """Row number of each variant of each digest, -1 where there is none.

@@ -54,7 +54,7 @@ def _classes_without_images(found: Scan, classes: Sequence[str], pinned: Sequenc
     lines = []
     for split in found.splits.values():
         if split.class_names is None:
-            if split.paths:
+            if len(split.paths):
                 lines.append(f"split {split.name!r} is a flat folder: its images have label -1")
             continue
         counts = np.bincount(split.class_index, minlength=len(split.class_names)).tolist()

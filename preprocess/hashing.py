@@ -30,15 +30,17 @@ def hash_files(paths: Sequence[bytes], threads: int, stall_s: float, progress: C
     """
     digests, stats = np.zeros((len(paths), DIGEST_BYTES), np.uint8), np.zeros(len(paths), STAT)
     failures: dict[int, Failure] = {}
-    todo: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    todo, lock = iter(range(len(paths))), threading.Lock()
     results: queue.SimpleQueue[tuple[int, bytes, tuple[int, int, int, int], Failure | None]] = queue.SimpleQueue()
     begun: dict[int, float] = {}
     threads = min(threads, len(paths))
-    for item in [*range(len(paths)), *[None] * threads]:
-        todo.put(item)
+
+    def next_place() -> int | None:
+        with lock:
+            return next(todo, None)
 
     def serve() -> None:
-        while (place := todo.get()) is not None:
+        while (place := next_place()) is not None:
             begun[place] = time.monotonic()
             try:
                 data, numbers = read_source(paths[place])
@@ -48,29 +50,29 @@ def hash_files(paths: Sequence[bytes], threads: int, stall_s: float, progress: C
 
     for _ in range(threads):
         threading.Thread(target=serve, daemon=True).start()
-    open_places = set(range(len(paths)))
+    is_open, left = np.ones(len(paths), bool), len(paths)
     looked = time.monotonic()
-    while open_places:
+    while left:
         try:
             place, digest, numbers, failure = results.get(timeout=_TICK_S)
         except queue.Empty:
             pass
         else:
-            if place in open_places:
-                open_places.remove(place)
+            if is_open[place]:
+                is_open[place], left = False, left - 1
                 if failure is not None:
                     failures[place] = failure
                 else:
                     digests[place], stats[place] = np.frombuffer(digest, np.uint8), numbers
             begun.pop(place, None)
         now = time.monotonic()
-        if open_places and now - looked < _TICK_S:
+        if left and now - looked < _TICK_S:
             continue  # not at every file: a look costs as much as there are files in hand
         looked = now
-        late = [p for p, since in list(begun.items()) if p in open_places and now - since > stall_s]
+        late = [p for p, since in list(begun.items()) if is_open[p] and now - since > stall_s]
         for place in late:
-            open_places.remove(place)
+            is_open[place], left = False, left - 1
             failures[place] = Failure("read", f"no answer within {stall_s:g} s")
             threading.Thread(target=serve, daemon=True).start()  # in place of the one that is stuck
-        progress(len(paths) - len(open_places) - len(failures), len(failures))
+        progress(len(paths) - left - len(failures), len(failures))
     return Hashed(digests, stats, failures)

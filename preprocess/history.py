@@ -99,7 +99,9 @@ class History:
         if not new.any():
             return
         rows, slots = committed_rows(table)
-        self._held.append(Held(table.tensors_id, self._renderings[table.tensors_id], rows[new], slots[new]))
+        if not new.all():
+            rows, slots = rows[new], slots[new]
+        self._held.append(Held(table.tensors_id, self._renderings[table.tensors_id], rows, slots))
         self._seen[table.tensors_id] = np.union1d(seen, slots)
 
 

@@ -5,12 +5,16 @@ worker -> builder   READY after a Setup; for each job: `Hashed` (reading jobs on
                     ends the build
 """
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 
 from cache_store.records import PendingShard
+from preprocess.paths import Paths
 from preprocess.rendering import Rendering, Statistics
 
 READY = "ready"
@@ -32,7 +36,36 @@ class Setup:
     max_pixels: int
 
 
-@dataclass(frozen=True, slots=True)
+class Files(Sequence[bytes]):
+    """Files of a folder, each path put together when it is asked for: jobs wait by the thousand. Sent as a tuple.
+
+    Parameters
+    ----------
+    folder : absolute
+    paths : relative to it
+    numbers : int64 (n,), which of them
+    """
+
+    def __init__(self, folder: bytes, paths: Paths, numbers: np.ndarray) -> None:
+        self._folder, self._paths, self._numbers = folder, paths, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Files": ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Files(self._folder, self._paths, self._numbers[index])
+        return os.path.join(self._folder, self._paths.encoded(int(self._numbers[index])))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return tuple, (tuple(self),)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ReadJob:
     """Read and hash a run of files, then render those that the builder asks for.
 
@@ -40,7 +73,7 @@ class ReadJob:
     ----------
     job_id : never used twice in a build; names the shards
     rendering : place in `Setup.renderings`
-    items : number of each file, by which builder and worker name it
+    items : int64 (n,), number of each file
     paths : absolute, as bytes
     variants : K
     slots : S of the shards to write
@@ -48,8 +81,8 @@ class ReadJob:
 
     job_id: int
     rendering: int
-    items: tuple[int, ...]
-    paths: tuple[bytes, ...]
+    items: np.ndarray
+    paths: Sequence[bytes]
     variants: int
     slots: int
 
@@ -58,8 +91,8 @@ class ReadJob:
 
     def part(self, places: list[int], job_id: int) -> "ReadJob":
         """The same for some of the files."""
-        items, paths = tuple(self.items[i] for i in places), tuple(self.paths[i] for i in places)
-        return replace(self, job_id=job_id, items=items, paths=paths)
+        paths = tuple(self.paths[i] for i in places)
+        return replace(self, job_id=job_id, items=self.items[places], paths=paths)
 
 
 @dataclass(frozen=True, slots=True)

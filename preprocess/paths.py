@@ -3,7 +3,9 @@
 import itertools
 import os
 import secrets
+import zlib
 from collections.abc import Sequence
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 
@@ -11,13 +13,80 @@ _BLOCK_BYTES = 1 << 20
 _RANDOM = np.random.default_rng(secrets.randbits(64))
 
 
-def encode_paths(paths: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """All paths as bytes one behind the other, and where each ends: uint8 (bytes,), int64 (n,)."""
-    if not paths:
-        return np.zeros(0, np.uint8), np.zeros(0, np.int64)
-    data = np.frombuffer(os.fsencode("\0".join(paths) + "\0"), np.uint8)  # the one byte that no name has
-    stops = np.flatnonzero(data == 0)
-    return data[data != 0], stops - np.arange(len(stops))
+class Paths(Sequence[str]):
+    """File names in order; a str is made only of those that are asked for.
+
+    Attributes
+    ----------
+    data : uint8 (bytes,), all of them one behind the other
+    ends : int64 (n,), where each ends
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        data = np.frombuffer(os.fsencode("\0".join(names) + "\0"), np.uint8)  # the one byte that no name has
+        stops = np.flatnonzero(data == 0)[: len(names)]
+        self.data, self.ends = data[data != 0], stops - np.arange(len(stops))
+
+    @staticmethod
+    def of(data: np.ndarray, ends: np.ndarray) -> "Paths":
+        """Names that are encoded already."""
+        paths = Paths()
+        paths.data, paths.ends = data, ends
+        return paths
+
+    @staticmethod
+    def joined(parts: Sequence["Paths"]) -> "Paths":
+        """One run of names behind the other."""
+        starts = np.cumsum([0, *(len(part.data) for part in parts)])
+        data = np.concatenate([np.zeros(0, np.uint8), *(part.data for part in parts)])
+        ends = [part.ends + start for part, start in zip(parts, starts)]
+        return Paths.of(data, np.concatenate([np.zeros(0, np.int64), *ends]))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Paths": ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        return os.fsdecode(self.encoded(range(len(self))[index]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def encoded(self, number: int) -> bytes:
+        """One of them as the bytes that the system has."""
+        return self.data[int(self.ends[number - 1]) if number else 0 : int(self.ends[number])].tobytes()
+
+    def take(self, numbers: np.ndarray) -> "Paths":
+        """Some of them, in the order of `numbers`; a view if they follow each other."""
+        if not len(numbers):
+            return Paths()
+        starts = np.concatenate([[0], self.ends[:-1]])[numbers]
+        ends = self.ends[numbers]
+        if numbers[-1] - numbers[0] + 1 == len(numbers) and (np.diff(numbers) == 1).all():
+            return Paths.of(self.data[starts[0] : ends[-1]], ends - starts[0])
+        lengths = ends - starts
+        new_ends = np.cumsum(lengths)
+        return Paths.of(self.data[np.arange(new_ends[-1]) + np.repeat(starts - new_ends + lengths, lengths)], new_ends)
+
+
+def by_checksum(paths: Paths) -> np.ndarray:
+    """Numbers of the paths in the order of their CRC-32, equal ones in the order of the paths: int64 (n,)."""
+    data, ends = memoryview(np.ascontiguousarray(paths.data)), paths.ends.tolist()
+    starts = itertools.chain([0], ends)
+    checksums = np.fromiter((zlib.crc32(data[a:b]) for a, b in zip(starts, ends)), np.uint32, len(paths))
+    order = np.argsort(checksums, kind="stable")
+    equal = np.flatnonzero(np.diff(checksums[order]) == 0)
+    for run in np.split(equal, np.flatnonzero(np.diff(equal) > 1) + 1) if len(equal) else ():
+        part = slice(run[0], run[-1] + 2)
+        order[part] = sorted(order[part].tolist(), key=paths.encoded)
+    return order
 
 
 def path_keys(data: np.ndarray, ends: np.ndarray) -> np.ndarray:

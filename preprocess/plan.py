@@ -17,7 +17,7 @@ from preprocess.jobs import Failure
 from preprocess.recipe import Recipe
 from preprocess.rendering import Rendering, Statistics
 from preprocess.renderings import stored_rendering
-from preprocess.scan import Scan, class_table, propose_splits, scan
+from preprocess.scan import class_table, propose_splits, scan
 from preprocess.sources import Sources, collect, members, recognise
 
 REMEMBERED_STAGES = ("decode", "render")
@@ -45,7 +45,7 @@ class Plan:
     ----------
     source, cache : folders
     recipe : with its splits spelled out
-    scanned : the scan of SOURCE
+    scanned_ns : when the scan of SOURCE began, ns since the epoch
     classes : class names by id
     sources : all files, with what is known of each; filled in further while the build runs
     renderings : split -> what fixes its pixels, statistics open
@@ -58,7 +58,7 @@ class Plan:
     source: Path
     cache: Path
     recipe: Recipe
-    scanned: Scan
+    scanned_ns: int
     classes: list[str]
     sources: Sources
     renderings: dict[str, Rendering]
@@ -109,8 +109,19 @@ def make_plan(source: Path, cache: Path, recipe: Recipe, previous: Cache | None,
         sources.add_failed_folder(folder, Failure("read", why))
     renderings, warnings = _identify(recipe, previous, options)
     statistics = _known_statistics(cache, recipe, previous, options)
-    plan = Plan(source, cache, recipe, scanned, classes, sources, renderings, statistics, History(cache, previous))
-    plan.departures += departures(recipe, scanned, classes, previous.snapshot.classes if previous else ()) + warnings
+    noted = departures(recipe, scanned, classes, previous.snapshot.classes if previous else ()) + warnings
+    plan = Plan(
+        source,
+        cache,
+        recipe,
+        scanned.scanned_ns,
+        classes,
+        sources,
+        renderings,
+        statistics,
+        History(cache, previous),
+        noted,
+    )
     if previous is not None:
         _recall(plan, previous, options)
     return plan

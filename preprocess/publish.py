@@ -1,6 +1,8 @@
 """From finished renderings to a snapshot: its tables, and whether there is anything new to publish."""
 
 import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from preprocess.stock import Stock
 
 Splits = dict[str, np.ndarray]
 """Split -> its sources by number, failed ones included."""
+
+_Column = Callable[[], np.ndarray]
 
 
 def is_current(former: Snapshot, plan: Plan, stock: Stock, splits: Splits) -> bool:
@@ -39,7 +43,7 @@ def is_current(former: Snapshot, plan: Plan, stock: Stock, splits: Splits) -> bo
         table, kept = former.splits[name], plan.survivors(numbers)
         if len(table) != len(kept) or not plan.sources.known[kept].all():
             return False
-        if not all(np.array_equal(table[column], values) for column, values in _source_columns(plan, kept).items()):
+        if not all(np.array_equal(table[column], get()) for column, get in _source_columns(plan, kept).items()):
             return False
     return True
 
@@ -117,26 +121,47 @@ def _table(plan: Plan, stock: Stock, name: str, numbers: np.ndarray) -> SplitTab
     look = stock.look(rendering)
     found = stock.find(name, kept)
     assert (found >= 0).all(), "a sample without a slot"
-    columns = no_rows(plan.variants(name), rendering.shape[0])
+    columns: Mapping[str, np.ndarray] = no_rows(plan.variants(name), rendering.shape[0])
     if len(kept):
-        rows = look.catalog.rows[found]
-        columns = _source_columns(plan, kept) | {
-            "slot": look.place[found],
-            "source_hw": rows["source_hw"][:, 0],
-            **{column: rows[column] for column in ("checksum", "sum", "sumsq", "decoder")},
-        }
+        columns = _Columns(
+            _source_columns(plan, kept)
+            | {
+                "slot": lambda: look.place(found),
+                "source_hw": lambda: look.catalog.column("source_hw", found[:, 0]),
+                **{name: partial(look.catalog.column, name, found) for name in ("checksum", "sum", "sumsq", "decoder")},
+            }
+        )
     mean, std = plan.statistics
-    return SplitTable(rendering.tensors_id, mean, std, plan.scanned.scanned_ns, DECODERS, columns)
+    return SplitTable(rendering.tensors_id, mean, std, plan.scanned_ns, DECODERS, columns)
 
 
-def _source_columns(plan: Plan, numbers: np.ndarray) -> dict[str, np.ndarray]:
+def _source_columns(plan: Plan, numbers: np.ndarray) -> dict[str, _Column]:
     """The manifest's columns that come from the sources alone."""
     sources = plan.sources
-    paths, ends = sources.encoded_of(numbers)
-    columns = {name: sources.stats[name][numbers] for name in sources.stats.dtype.names or ()}
-    return columns | {
-        "path": paths,
-        "path_end": ends,
-        "label": sources.labels[numbers],
-        "digest": sources.digests[numbers],
+    paths = sources.paths.take(numbers)
+    return {name: partial(_some, sources.stats[name], numbers) for name in sources.stats.dtype.names or ()} | {
+        "path": lambda: paths.data,
+        "path_end": lambda: paths.ends,
+        "label": partial(_some, sources.labels, numbers),
+        "digest": partial(_some, sources.digests, numbers),
     }
+
+
+def _some(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return values[rows]
+
+
+class _Columns(Mapping[str, np.ndarray]):
+    """Columns that are made each time they are asked for: one at a time, a million rows take little memory."""
+
+    def __init__(self, columns: Mapping[str, _Column]) -> None:
+        self._columns = columns
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._columns[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,11 @@ import numpy as np
 
 from cache_store.normalise import normalisation_table
 from preprocess.budget import FailureBudget
+from preprocess.claims import Claims
 from preprocess.errors import FailureBudgetExceeded, RecipeError
 from preprocess.hashing import hash_files
-from preprocess.jobs import Done, Failure, Hashed, Job, NormaliseJob, ReadJob, Wanted
+from preprocess.jobs import Done, Failure, Files, Hashed, Job, NormaliseJob, ReadJob, Wanted
+from preprocess.paths import by_checksum
 from preprocess.pipeline import WorkerPool
 from preprocess.plan import REMEMBERED_STAGES, Plan
 from preprocess.rendering import Rendering
@@ -69,8 +70,7 @@ def hash_first(plan: Plan, known_sizes: np.ndarray, threads: int, stall_s: float
         return 0
     progress.stage("hash", len(numbers))
     root = os.fsencode(plan.source)
-    paths = [os.path.join(root, os.fsencode(sources.paths[i])) for i in numbers]
-    answer = hash_files(paths, threads, stall_s, progress.update)
+    answer = hash_files(Files(root, sources.paths, numbers), threads, stall_s, progress.update)
     sources.take(numbers, answer)
     for place, failure in answer.failures.items():
         sources.failures[int(numbers[place])] = failure
@@ -103,8 +103,7 @@ class Run:
     _staged: set[Path] = field(default_factory=set)  # shards that this build rendered
     _damaged: int = 0
     _renderings: list[Rendering] = field(default_factory=list)
-    _claimed: set[tuple[str, bytes]] = field(default_factory=set)
-    _claims_of_job: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
+    _claims: dict[str, Claims] = field(default_factory=dict)
     _job_ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def render_missing(self, splits: dict[str, np.ndarray]) -> None:
@@ -113,8 +112,7 @@ class Run:
         self._renderings = self.plan.distinct()
         for wave in itertools.count():
             jobs: list[ReadJob] = []
-            self._claimed.clear()
-            self._claims_of_job.clear()
+            self._claims.clear()
             for number, rendering in enumerate(self._renderings):
                 names = [name for name, r in self.plan.renderings.items() if r.pixels_id == rendering.pixels_id]
                 for k in sorted({self.plan.variants(name) for name in names}, reverse=True):
@@ -141,8 +139,9 @@ class Run:
             return
         name = statistics_split({name: len(numbers) for name, numbers in survivors.items()})
         rendering = plan.renderings[name]
-        rows = self.stock.look(rendering).catalog.rows[self.stock.find(name, survivors[name]).reshape(-1)]
-        mean, std = exact_statistics(rows["sum"], rows["sumsq"], rendering.pixels)
+        catalog, rows = self.stock.look(rendering).catalog, self.stock.find(name, survivors[name])
+        sums, sums_of_squares = catalog.column("sum", rows), catalog.column("sumsq", rows)
+        mean, std = exact_statistics(sums, sums_of_squares, rendering.pixels)
         for channel, value in enumerate(std):
             if value == 0:
                 std[channel] = 1.0
@@ -180,9 +179,8 @@ class Run:
         Images are taken in the order of a checksum of their paths: every shard then holds a mixture of classes, so
         that reading shard by shard is close to reading at random (docs/decisions/002).
         """
-        root = os.fsencode(self.plan.source)
-        paths = {int(i): os.fsencode(self.plan.sources.paths[i]) for i in numbers}
-        order = sorted(paths, key=lambda i: (zlib.crc32(paths[i]), paths[i]))
+        root, paths = os.fsencode(self.plan.source), self.plan.sources.paths
+        order = numbers[by_checksum(paths.take(numbers))]
         least = count = -(-len(order) // slots)
         if count < self.workers * _JOBS_A_WORKER:
             even = -(-count // self.workers) * self.workers
@@ -190,9 +188,8 @@ class Run:
         size = -(-len(order) // count) if count else 1
         jobs = []
         for start in range(0, len(order), size):
-            items = tuple(order[start : start + size])
-            files = tuple(os.path.join(root, paths[i]) for i in items)
-            jobs.append(ReadJob(self.new_job_id(), rendering, items, files, variants, slots))
+            items = order[start : start + size]
+            jobs.append(ReadJob(self.new_job_id(), rendering, items, Files(root, paths, items), variants, slots))
         return jobs
 
     # -- what the pool tells ------------------------------------------------------------------------------------------
@@ -202,19 +199,19 @@ class Run:
 
     def hashed(self, job: ReadJob, answer: Hashed) -> Wanted:
         """Note what was read, and ask for the variants that nothing else provides."""
-        good = self.plan.sources.take(np.array(job.items), answer)
+        good = self.plan.sources.take(job.items, answer)
         rendering = self._renderings[job.rendering]
         key = rendering.pixels_id
         found = self.stock.look(rendering).catalog.find(answer.digests, job.variants)
         refused = self.plan.refused.get(key, {})
+        claims = self._claims.setdefault(key, Claims(self.plan.sources.digests))
         wanted = []
         for place in good.tolist():
-            digest = answer.digests[place].tobytes()
             missing = tuple(np.flatnonzero(found[place] < 0).tolist())
-            if not missing or digest in refused or (key, digest) in self._claimed:
-                continue  # there already, known to be unusable, or an equal file is on its way
-            self._claimed.add((key, digest))
-            self._claims_of_job.setdefault(job.job_id, []).append((key, digest))
+            if not missing or answer.digests[place].tobytes() in refused:
+                continue  # there already, or known to be unusable
+            if not claims.claim(int(job.items[place])):
+                continue  # an equal file is on its way
             wanted.append((place, missing))
         return Wanted(tuple(wanted))
 
@@ -243,7 +240,8 @@ class Run:
         self.budget.check(self.plan.sources)
 
     def dropped(self, job: Job) -> None:
-        self._claimed.difference_update(self._claims_of_job.pop(job.job_id, ()))
+        if isinstance(job, ReadJob) and (claims := self._claims.get(self._renderings[job.rendering].pixels_id)):
+            claims.release(job.items)
         for path in self.folder.glob(f"{job.job_id:08d}-*"):
             path.unlink(missing_ok=True)
 
@@ -251,7 +249,7 @@ class Run:
         self.progress.update(done, failed)
 
     def _fail(self, job: ReadJob, place: int, failure: Failure) -> None:
-        sources, number = self.plan.sources, job.items[place]
+        sources, number = self.plan.sources, int(job.items[place])
         sources.failures[number] = failure
         if failure.stage in REMEMBERED_STAGES and sources.known[number]:
             refused = self.plan.refused.setdefault(self._renderings[job.rendering].pixels_id, {})

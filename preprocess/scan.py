@@ -17,6 +17,7 @@ import numpy as np
 
 from preprocess.errors import UsageError
 from preprocess.header import IMAGE_EXTENSIONS
+from preprocess.paths import Paths
 from preprocess.recipe import SPLIT_NAMES, Recipe
 
 STAT = np.dtype([("size", "<i8"), ("mtime_ns", "<i8"), ("ctime_ns", "<i8"), ("inode", "<i8")])
@@ -54,7 +55,7 @@ class SplitScan:
     Attributes
     ----------
     name, folder : split, and its folder relative to SOURCE
-    paths : relative to SOURCE, '/' between folders; bytes that are not UTF-8 as Python has them in a str
+    paths : relative to SOURCE, '/' between folders
     class_names : the class folders, sorted; None for a flat folder
     class_index : int64 (n,), place in `class_names`; -1 in a flat folder
     stats : `STAT` (n,)
@@ -62,7 +63,7 @@ class SplitScan:
 
     name: str
     folder: str
-    paths: list[str]
+    paths: Paths
     class_names: list[str] | None
     class_index: np.ndarray
     stats: np.ndarray
@@ -116,7 +117,7 @@ def scan(source: Path, recipe: Recipe) -> Scan:
     for name, split in recipe.named_splits.items():
         if split.folder is not None:
             result.splits[name] = _scan_split(source, name, split.folder, result)
-    if not any(split.paths for split in result.splits.values()):
+    if not any(len(split.paths) for split in result.splits.values()):
         unreadable = [f"; {folder!r}: {why}" for folder, why in result.unreadable.items()]
         raise UsageError(
             f"SOURCE {str(source)!r} holds no image: files with these extensions are looked for: "
@@ -185,7 +186,7 @@ def _scan_split(source: Path, name: str, folder: str, result: Scan) -> SplitScan
     for index, class_name in enumerate(class_names):
         for _, files in sorted(top.walk(class_name, (_identity(root),))):
             columns.extend(sorted(files), index)
-    if direct and not columns.paths:
+    if direct and not len(columns):
         columns.extend(sorted(direct), -1)
         return columns.split(name, folder, None)
     for path, _ in sorted(direct):
@@ -197,12 +198,12 @@ class _Columns:
     """Paths and stats of a split while they are collected."""
 
     def __init__(self) -> None:
-        self.paths: list[str] = []
+        self._paths: list[Paths] = []
         self._stats: list[np.ndarray] = []
         self._classes: list[np.ndarray] = []
 
     def extend(self, files: list[tuple[str, _Stat]], index: int) -> None:
-        self.paths += [path for path, _ in files]
+        self._paths.append(Paths([path for path, _ in files]))
         numbers = itertools.chain.from_iterable(stat for _, stat in files)
         self._stats.append(np.fromiter(numbers, np.int64, len(files) * len(STAT.names or ())).view(STAT))
         self._classes.append(np.full(len(files), index, np.int64))
@@ -210,7 +211,10 @@ class _Columns:
     def split(self, name: str, folder: str, class_names: list[str] | None) -> SplitScan:
         stats = np.concatenate([np.zeros(0, STAT), *self._stats])
         classes = np.concatenate([np.zeros(0, np.int64), *self._classes])
-        return SplitScan(name, folder, self.paths, class_names, classes, stats)
+        return SplitScan(name, folder, Paths.joined(self._paths), class_names, classes, stats)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._paths))
 
 
 class _Walk:

@@ -8,7 +8,7 @@ import numpy as np
 from cache_store.canonical import DIGEST_BYTES
 from cache_store.manifest import SplitTable, join_strings
 from preprocess.jobs import Failure, Hashed
-from preprocess.paths import encode_paths, find_keys, path_keys
+from preprocess.paths import Paths, find_keys, path_keys
 from preprocess.recipe import Recipe
 from preprocess.scan import STAT, Scan
 
@@ -31,28 +31,13 @@ class Sources:
     ranges : split with a folder -> its first source and the one after its last
     """
 
-    paths: list[str]
+    paths: Paths
     stats: np.ndarray
     labels: np.ndarray
     digests: np.ndarray
     known: np.ndarray
     ranges: dict[str, tuple[int, int]]
     failures: dict[int, Failure] = field(default_factory=dict)
-    _encoded: tuple[np.ndarray, np.ndarray] | None = None
-
-    def encoded(self) -> tuple[np.ndarray, np.ndarray]:
-        """All paths as bytes one behind the other, and where each ends; see `paths`."""
-        if self._encoded is None or len(self._encoded[1]) != len(self.paths):
-            self._encoded = encode_paths(self.paths)
-        return self._encoded
-
-    def encoded_of(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same for some of the sources."""
-        if len(numbers) and numbers[-1] - numbers[0] + 1 == len(numbers):  # in order and without a gap
-            data, ends = self.encoded()
-            start = int(ends[numbers[0] - 1]) if numbers[0] else 0
-            return data[start : int(ends[numbers[-1]])], ends[numbers] - start
-        return join_strings([os.fsencode(self.paths[number]) for number in numbers])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -68,7 +53,7 @@ class Sources:
     def add_failed_folder(self, folder: str, failure: Failure) -> None:
         """A folder that cannot be listed counts as one source that failed, of no split."""
         self.failures[len(self.paths)] = failure
-        self.paths.append(folder)
+        self.paths = Paths.joined([self.paths, Paths([folder])])
         self.stats = np.append(self.stats, np.zeros(1, STAT))
         self.labels = np.append(self.labels, -1)
         self.digests = np.append(self.digests, np.zeros((1, DIGEST_BYTES), np.uint8), axis=0)
@@ -78,18 +63,17 @@ class Sources:
 def collect(scan: Scan, classes: list[str], limit: int | None) -> Sources:
     """One table out of a scan; `limit` keeps the first so many of each split."""
     ids = {name: number for number, name in enumerate(classes)}
-    paths: list[str] = []
-    stats, labels, ranges = [], [], {}
+    paths, stats, labels, ranges = [], [], [], {}
+    count = 0
     for name, split in scan.splits.items():
-        start = len(paths)
-        paths += split.paths[:limit]
-        ranges[name] = (start, len(paths))
+        paths.append(split.paths[:limit])
+        ranges[name] = (count, count + len(paths[-1]))
+        count += len(paths[-1])
         stats.append(split.stats[:limit])
         to_id = np.array([ids[c] for c in split.class_names or ()] + [-1], np.int64)  # the last serves index -1
         labels.append(to_id[split.class_index[:limit]])
-    count = len(paths)
     return Sources(
-        paths,
+        Paths.joined(paths) if len(paths) > 1 else paths[0],
         np.concatenate([np.zeros(0, STAT), *stats]),
         np.concatenate([np.zeros(0, np.int64), *labels]),
         np.zeros((count, DIGEST_BYTES), np.uint8),
@@ -122,8 +106,7 @@ def recognise(
     verified = max(verified_ns or 0, scanned)
     doubtful_from = min(verified, newest + verified - scanned) - DOUBT_NS
     certain = np.maximum(sources.stats["mtime_ns"], sources.stats["ctime_ns"]) < doubtful_from
-    data, ends = sources.encoded()
-    place = _places(data, ends, tables)
+    place = _places(sources.paths, tables)
     same = certain & (place >= 0)
     same[same] = sources.stats[same] == stats[place[same]]
     digests = np.concatenate([table["digest"] for table in tables])
@@ -132,7 +115,7 @@ def recognise(
     listed = [failed for failed in failures if failed.get("digest")]
     if listed:
         keys = path_keys(*join_strings([os.fsencode(str(failed["path"])) for failed in listed]))
-        place = find_keys(keys, path_keys(data, ends))
+        place = find_keys(keys, path_keys(sources.paths.data, sources.paths.ends))
         for number in np.flatnonzero(certain & ~same & (place >= 0)).tolist():
             failed = listed[place[number]]
             if _is_as_listed(failed, sources.stats[number].item()):
@@ -145,14 +128,14 @@ def _is_as_listed(failed: dict[str, object], numbers: tuple[int, ...]) -> bool:
     return all(failed[name] == value for name, value in zip(names, numbers, strict=True) if name in failed)
 
 
-def _places(data: np.ndarray, ends: np.ndarray, tables: list[SplitTable]) -> np.ndarray:
+def _places(paths: Paths, tables: list[SplitTable]) -> np.ndarray:
     """Where each path stands in the tables, one behind the other; -1 where it does not."""
     lengths = [0, *np.cumsum([len(table["path"]) for table in tables]).tolist()]
     former = np.concatenate([table["path"] for table in tables])
     former_ends = np.concatenate([table["path_end"] + lengths[i] for i, table in enumerate(tables)])
-    if np.array_equal(ends, former_ends) and np.array_equal(data, former):
-        return np.arange(len(ends))  # the rule: no file came, went or got another name
-    return find_keys(path_keys(former, former_ends), path_keys(data, ends))
+    if np.array_equal(paths.ends, former_ends) and np.array_equal(paths.data, former):
+        return np.arange(len(paths))  # the rule: no file came, went or got another name
+    return find_keys(path_keys(former, former_ends), path_keys(paths.data, paths.ends))
 
 
 def members(sources: Sources, recipe: Recipe) -> dict[str, np.ndarray]:

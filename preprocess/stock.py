@@ -1,5 +1,6 @@
 """What exists of each rendering, committed or pending, and what is still missing."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,15 +31,21 @@ class Look:
     ----------
     catalog : finds them by digest and variant; committed ones of the final tensors are preferred to pending ones, and
         these to committed ones that are normalised otherwise
-    origins : where rows come from
-    origin : int64, of each row its place in `origins`
-    place : int64, of each row its slot in committed tensors, or its place in a pending shard
+    origins : where rows come from, one for each table of the catalog
     """
 
     catalog: Catalog
     origins: tuple[Held | PendingShard, ...]
-    origin: np.ndarray
-    place: np.ndarray
+
+    def place(self, rows: np.ndarray) -> np.ndarray:
+        """Of each row its slot in committed tensors, or its place in a pending shard: int64, of the same shape."""
+        places = self.catalog.index(rows)
+        table = self.catalog.table(rows)
+        for number, origin in enumerate(self.origins):
+            if isinstance(origin, Held):  # there are few of them
+                here = table == number
+                places[here] = origin.slots[places[here]]
+        return places
 
 
 @dataclass(slots=True)
@@ -122,14 +129,7 @@ class Stock:
                 *pending,
                 *(one for one in held if one.tensors_id == final),
             ]
-            tables = [origin.rows for origin in origins]
-            places = [o.slots if isinstance(o, Held) else np.arange(len(o.rows)) for o in origins]
-            self._found[key] = Look(
-                Catalog(rendering.shape[0], tables),
-                tuple(origins),
-                np.repeat(np.arange(len(origins)), [len(table) for table in tables]),
-                np.concatenate([np.zeros(0, np.int64), *places]),
-            )
+            self._found[key] = Look(Catalog(rendering.shape[0], [o.rows for o in origins]), tuple(origins))
         return self._found[key]
 
     def _final_id(self, rendering: Rendering) -> str | None:
@@ -214,7 +214,7 @@ class Stock:
         look, final = self.look(rendering), self._final_id(rendering)
         other = [isinstance(origin, Held) and origin.tensors_id != final for origin in look.origins]
         found = np.unique(self.find(split, numbers))
-        return int(np.array(other, bool)[look.origin[found[found >= 0]]].sum()) if any(other) else 0
+        return int(np.array(other, bool)[look.catalog.table(found[found >= 0])].sum()) if any(other) else 0
 
     def normalise_jobs(self, splits: dict[str, np.ndarray], new_job_id: Callable[[], int]) -> list[NormaliseJob]:
         """Jobs that bring all needed tensors which hold other values than the final ones to those.
@@ -228,14 +228,14 @@ class Stock:
             rows = self._used(rendering, splits)
             final = [self._is_final(rendering, origin, slots) for origin in look.origins]
             loose = []
-            for number in np.unique(look.origin[rows]).tolist():
+            for number, wanted in look.catalog.by_table(rows):
                 origin = look.origins[number]
                 if final[number]:
                     continue
                 if isinstance(origin, PendingShard) and origin.slots == slots:
                     jobs.append(NormaliseJob(new_job_id(), (Part.whole(origin),), rendering.statistics, slots))
                 else:
-                    loose.append(rows[look.origin[rows] == number])
+                    loose.append(rows[wanted])
             for run in _runs(np.concatenate([np.zeros(0, np.int64), *loose]), look, slots):
                 parts = tuple(self._parts(run, look))
                 jobs.append(NormaliseJob(new_job_id(), parts, rendering.statistics, slots))
@@ -247,22 +247,24 @@ class Stock:
             o.tensors_id: writer.slots_of(self.plan.cache, o.tensors_id) for o in look.origins if isinstance(o, Held)
         }
         each = np.array([slots[o.tensors_id] if isinstance(o, Held) else o.slots for o in look.origins], np.int64)
-        origin = look.origin[rows]
-        number = look.place[rows] // each[origin]
-        for part in np.split(rows, np.flatnonzero((np.diff(origin) != 0) | (np.diff(number) != 0)) + 1):
-            found, places = look.origins[look.origin[part[0]]], look.place[part]
+        origin, places = look.catalog.table(rows), look.place(rows)
+        number = places // each[origin]
+        edges = [0, *(np.flatnonzero((np.diff(origin) != 0) | (np.diff(number) != 0)) + 1).tolist(), len(rows)]
+        for start, end in itertools.pairwise(edges):
+            found, part, s = look.origins[origin[start]], slice(start, end), int(each[origin[start]])
+            own = found.rows[look.catalog.index(rows[part])]
             if isinstance(found, Held):
-                of, s = found.rendering, int(each[look.origin[part[0]]])
-                file = layout.shard_file(self.plan.cache, found.tensors_id, int(places[0]) // s)
-                shard = PendingShard(file, of.pixels_id, of.mean, of.std, s, of.shape, look.catalog.rows[part])
-                yield Part(shard, places % s)
+                of = found.rendering
+                file = layout.shard_file(self.plan.cache, found.tensors_id, int(number[start]))
+                shard = PendingShard(file, of.pixels_id, of.mean, of.std, s, of.shape, own)
+                yield Part(shard, places[part] % s)
             else:
-                yield Part(replace(found, rows=look.catalog.rows[part]), places)
+                yield Part(replace(found, rows=own), places[part])
 
     def adopt(self, commit: writer.Commit, rendering: Rendering, splits: dict[str, np.ndarray]) -> None:
         """Move the pending shards that a split needs into the tensors; their rows count as committed from now on."""
         look = self.look(rendering)
-        numbers = np.unique(look.origin[self._used(rendering, splits)]).tolist()
+        numbers = np.unique(look.catalog.table(self._used(rendering, splits))).tolist()
         shards = [origin for n in numbers if isinstance(origin := look.origins[n], PendingShard)]
         for shard, number in zip(shards, commit.adopt(rendering.tensors_id, shards), strict=True):
             slots = number * shard.slots + np.arange(len(shard.rows))
@@ -273,10 +275,10 @@ class Stock:
 
 def _runs(rows: np.ndarray, look: Look, slots: int) -> Iterator[np.ndarray]:
     """Rows shard by shard: all in one if they fit, otherwise variant by variant; in the order in which they lie."""
-    variant = look.catalog.rows["variant"][rows]
+    variant = look.catalog.column("variant", rows)
     if len(rows) <= slots:
         variant = np.zeros(len(rows), np.int64)
-    order = np.lexsort((look.place[rows], look.origin[rows], variant))
+    order = np.lexsort((look.place(rows), look.catalog.table(rows), variant))
     for k in np.unique(variant).tolist():
         same = rows[order[variant[order] == k]]
         yield from (same[start : start + slots] for start in range(0, len(same), slots))

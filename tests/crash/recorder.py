@@ -7,6 +7,7 @@ change for itself, in any order.
 
 import os
 import random
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,13 +39,15 @@ class Recorder(SimpleNamespace):
     """
 
     def __init__(self, root: Path) -> None:
-        super().__init__(root=root, steps=[], files={}, opened={}, last=0)
+        # Files are flushed by threads.
+        super().__init__(root=root, steps=[], files={}, opened={}, last=0, lock=threading.Lock())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
     def _note(self, kind: str, path: Path, content: bytes = b"") -> None:
-        self.steps.append(Step(kind, path, self._number(path), content))
+        with self.lock:
+            self.steps.append(Step(kind, path, self._number(path), content))
 
     def _number(self, path: Path) -> int:
         if path not in self.files:
@@ -63,12 +66,13 @@ class Recorder(SimpleNamespace):
 
     def open(self, path: Any, flags: int, *rest: Any) -> int:
         fd = os.open(path, flags, *rest)
-        if flags & os.O_CREAT:
-            self.files.pop(Path(path), None)
-            self.last += 1
-            self.files[Path(path)] = self.last
-            self.steps.append(Step("file", Path(path), self.last))
-        self.opened[fd] = Path(path)
+        with self.lock:
+            if flags & os.O_CREAT:
+                self.files.pop(Path(path), None)
+                self.last += 1
+                self.files[Path(path)] = self.last
+                self.steps.append(Step("file", Path(path), self.last))
+            self.opened[fd] = Path(path)
         return fd
 
     def writev(self, fd: int, views: Any) -> int:
@@ -86,10 +90,11 @@ class Recorder(SimpleNamespace):
         self._note("folder", Path(path))
 
     def rename(self, old: Any, new: Any) -> None:
-        number = self._number(Path(old))
-        os.rename(old, new)
-        self.files[Path(new)] = self.files.pop(Path(old))
-        self.steps.append(Step("rename", Path(new), number))
+        with self.lock:
+            number = self._number(Path(old))
+            os.rename(old, new)
+            self.files[Path(new)] = self.files.pop(Path(old))
+            self.steps.append(Step("rename", Path(new), number))
 
     def unlink(self, path: Any) -> None:
         os.unlink(path)

@@ -46,7 +46,7 @@ def a_snapshot(**splits):
 
 def store(folder, snapshot):
     """Write every file of a snapshot; returns the digest that the root would hold."""
-    files = encode(snapshot)
+    files = dict(encode(snapshot))
     for path, data in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cache_store import layout
-from cache_store.metadata import encode_arrays, encode_group, encode_image_array, image_digest, resized
+from cache_store.metadata import encode_array, encode_group, encode_image_array, image_digest, resized
 from cache_store.reader import open_cache
 from cache_store.shard import ShardReader, ShardWriter
 from preprocess import build
@@ -333,7 +333,7 @@ def test_digest_of_an_array_is_that_of_all_but_its_length():
 def test_table_is_one_chunk_of_raw_bytes_and_their_checksum(data):
     dimensions = ["a", "b", "c"][: data.ndim]
 
-    files = encode_arrays({"split/table": (data, dimensions)})
+    files = encode_array("split/table", data, dimensions)
 
     chunk = "split/table/" + ".".join(["c", *["0"] * data.ndim])
     assert sorted(files) == sorted(["split/table/zarr.json"] + ([chunk] if data.size else []))
@@ -386,4 +386,4 @@ def test_small_arrays_are_byte_for_byte_what_zarr_python_writes(dtype, dimension
         array[...] = data
     expected = {path: bytes(blob.to_bytes()) for path, blob in blobs.items() if path != "zarr.json"}
 
-    assert encode_arrays({"a": (data, dimensions)}) == expected
+    assert encode_array("a", data, dimensions) == expected

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import os
@@ -16,6 +17,8 @@ from cache_store import layout, reader
 from cache_store.canonical import identity
 from cache_store.errors import CacheStoreError, FormatError, IntegrityError, NotFoundError, StorageError, UsageError
 from cache_store.reader import Root, TensorReader, open_cache, read_root, snapshot_names
+from cache_store.shard import ShardReader
+from cache_store.writer import slots_of
 from tests.unit.cache_store.stores import SHAPE, SLOTS, cut, flip_bit, make_cache, spec, tensor
 
 TENSORS = spec().tensors_id
@@ -189,13 +192,43 @@ def test_root_that_has_no_snapshot_any_more_still_says_the_last(cache):
 
 
 def test_root_that_may_not_be_read_is_denied_not_damaged(cache, monkeypatch):
-    def read_bytes(path):
+    def denied(path, *_):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(os, "open", denied)
 
     with pytest.raises(StorageError, match="permission denied: check the owner"):
         open_cache(cache)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "zarr.json",
+        "snapshots/000001/zarr.json",
+        "snapshots/000001/train/zarr.json",
+        "snapshots/000001/train/slot/zarr.json",
+        "snapshots/000001/train/slot/c.0.0",
+        f"tensors/{TENSORS}/zarr.json",
+        f"tensors/{TENSORS}/image/zarr.json",
+        f"tensors/{TENSORS}/image/c.0.0.0.0",
+    ],
+)
+def test_a_pipe_in_place_of_a_file_is_damage_and_hangs_nobody(cache, file):
+    (cache / file).unlink()
+    os.mkfifo(cache / file)
+    signal.alarm(30)  # ends this process, should anybody wait for a writer
+    try:
+        with pytest.raises(IntegrityError):
+            with open_cache(cache) as opened:
+                opened.image("train", 0)
+        with contextlib.suppress(IntegrityError):
+            with ShardReader(layout.shard_file(cache, TENSORS, 0), SLOTS, int(np.prod(SHAPE)) * 2):
+                pass
+        with contextlib.suppress(IntegrityError):
+            slots_of(cache, TENSORS)
+    finally:
+        signal.alarm(0)
 
 
 # -- snapshots by name -------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import pytest
 
 from cache_store import shard_check
 from cache_store.errors import StorageError
-from cache_store.shard import ShardWriter
-from cache_store.shard_check import check_shard
+from cache_store.shard import ShardWriter, checksum
+from cache_store.shard_check import _checksums_of_sound_rows, check_shard
 from tests.unit.cache_store.stores import flip_bit
 
 SLOTS, CHUNK, FILLED = 5, 96, 3
@@ -107,3 +107,15 @@ def test_failing_medium_is_damage_and_a_refusal_is_not(shard, monkeypatch):
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(StorageError):
         check(shard)
+
+
+@pytest.mark.parametrize("stride", [5, 8, 129])
+def test_sound_rows_have_one_checksum_whatever_they_hold(stride):
+    if_sound = _checksums_of_sound_rows(40, stride)
+    rows = np.random.default_rng(stride).integers(0, 256, (40, stride), dtype=np.uint8)
+    for row in rows:
+        row[-4:] = np.frombuffer(checksum(row[:-4]).to_bytes(4, "little"), np.uint8)
+
+    assert [checksum(rows[:count]) if count else 0 for count in range(41)] == if_sound
+    rows[17, stride // 2] ^= 4
+    assert checksum(rows) != if_sound[-1]

@@ -57,8 +57,28 @@ def test_of_equal_renderings_the_last_table_counts():
     tables = [rows((name(1), 0), (name(2), 0), checksum=7), rows((name(1), 0), checksum=8), rows()]
     catalog = Catalog(3, tables)
     found = catalog.find(digests(name(1), name(2)), 1)
-    assert catalog.rows["checksum"][found].tolist() == [[8], [7]]
-    assert Catalog(3, tables[::-1]).rows["checksum"][Catalog(3, tables[::-1]).find(digests(name(1)), 1)] == 7
+    assert catalog.column("checksum", found).tolist() == [[8], [7]]
+    assert catalog.table(found).tolist() == [[1], [0]]
+    assert catalog.index(found).tolist() == [[0], [1]]
+    other = Catalog(3, tables[::-1])
+    assert other.column("checksum", other.find(digests(name(1)), 1)) == 7
+
+
+def test_columns_are_gathered_over_all_tables_in_the_order_asked_for():
+    tables = [rows(*((name(n, t), 0) for n in range(3 * t)), checksum=t) for t in (2, 0, 1, 3)]
+    for table in tables:
+        table["sum"] = np.arange(len(table) * 3).reshape(-1, 3)
+    catalog, all_rows = Catalog(3, tables), np.concatenate(tables)
+    asked = np.random.default_rng(0).integers(0, len(catalog), (7, 4))
+
+    assert len(catalog) == 18
+    for field in ("digest", "sum", "checksum"):
+        assert (catalog.column(field, asked) == all_rows[field][asked]).all()
+    assert [(t, asked.reshape(-1)[w].tolist()) for t, w in catalog.by_table(asked.reshape(-1))] == [
+        (t, [row for row in asked.reshape(-1).tolist() if start <= row < end])
+        for t, start, end in ((0, 0, 6), (2, 6, 9), (3, 9, 18))
+    ]
+    assert catalog.column("sum", asked[:0]).shape == (0, 4, 3)
 
 
 def test_within_a_table_the_last_row_counts():
@@ -69,7 +89,7 @@ def test_within_a_table_the_last_row_counts():
 def test_nothing_is_found_in_nothing():
     for tables in ([], [rows()]):
         catalog = Catalog(3, tables)
-        assert len(catalog.rows) == 0
+        assert len(catalog) == 0
         assert catalog.find(digests(name(1)), 2).tolist() == [[-1, -1]]
     assert Catalog(3, [rows((name(1), 0))]).find(np.zeros((0, 16), np.uint8), 2).shape == (0, 2)
 

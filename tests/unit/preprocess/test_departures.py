@@ -5,6 +5,7 @@ import pytest
 
 from preprocess import environment
 from preprocess.departures import departures
+from preprocess.paths import Paths
 from preprocess.recipe import Recipe
 from preprocess.scan import STAT, Scan, SplitScan, Tally
 
@@ -17,7 +18,7 @@ def _sound_installation(monkeypatch):
 def split(name, class_names, counts):
     """A scanned split with so many images of each class; flat where `class_names` is None."""
     index = np.repeat(np.arange(len(counts)), counts) if class_names is not None else np.full(sum(counts), -1)
-    paths = [f"{name}/{i}.jpg" for i in range(sum(counts))]
+    paths = Paths([f"{name}/{i}.jpg" for i in range(sum(counts))])
     return SplitScan(name, name, paths, class_names, index.astype(np.int64), np.zeros(len(paths), STAT))
 
 

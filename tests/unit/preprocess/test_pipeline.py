@@ -96,7 +96,7 @@ def jobs_of(files, size):
     paths = [os.fsencode(path) for path in files]
     return [
         ReadJob(
-            number + 1, 0, tuple(range(start, min(start + size, len(paths)))), tuple(paths[start : start + size]), 1, 8
+            number + 1, 0, np.arange(start, min(start + size, len(paths))), tuple(paths[start : start + size]), 1, 8
         )
         for number, start in enumerate(range(0, len(paths), size))
     ]
@@ -127,7 +127,7 @@ def test_every_job_is_done_once_by_no_more_workers_than_jobs(setup, files, notes
 
     assert len(workers) == 2
     assert ours() in ([workers[0]], [workers[1]])  # one waits for the next build
-    assert [job.items for job, _ in sorted(client.finished[:2], key=lambda pair: pair[0].job_id)] == [
+    assert [tuple(job.items) for job, _ in sorted(client.finished[:2], key=lambda pair: pair[0].job_id)] == [
         (0, 1, 2),
         (3, 4, 5),
     ]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cache_store.canonical import digest_of
 from cache_store.manifest import SplitTable, join_strings
 from preprocess.jobs import Failure, Hashed
+from preprocess.paths import Paths
 from preprocess.recipe import Recipe
 from preprocess.scan import STAT, Scan, SplitScan, Tally
 from preprocess.sources import DOUBT_NS, Sources, collect, members, recognise
@@ -26,7 +27,7 @@ def stats_of(*rows: tuple[int, int, int, int]) -> np.ndarray:
 
 def split_scan(name, paths, class_names=None, index=None, stats=None) -> SplitScan:
     rows = stats if stats is not None else stats_of(*((10 + i, OLD, OLD, 100 + i) for i in range(len(paths))))
-    return SplitScan(name, name, list(paths), class_names, np.array(index or [-1] * len(paths), np.int64), rows)
+    return SplitScan(name, name, Paths(paths), class_names, np.array(index or [-1] * len(paths), np.int64), rows)
 
 
 def scan_of(*splits: SplitScan) -> Scan:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from multiprocessing.connection import Pipe
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from preprocess import Recipe, worker
@@ -188,7 +189,7 @@ def test_a_worker_ends_by_itself_after_a_long_rest(tmp_path, setup, files, monke
     answers = []
     thread = threading.Thread(target=lambda: answers.append(worker.serve_a_build(theirs, state)))
     thread.start()
-    for message in (setup, ReadJob(1, 0, (0,), (os.fsencode(files[0]),), 1, 8)):
+    for message in (setup, ReadJob(1, 0, np.array([0]), (os.fsencode(files[0]),), 1, 8)):
         builder.send(message)
     assert builder.recv() == READY
     builder.recv()

@@ -47,7 +47,7 @@ def files(tmp_path):
 
 def test_a_job_is_read_then_what_is_wanted_is_rendered(tmp_path, files):
     served, state = _worker(tmp_path)
-    job = ReadJob(7, 0, (10, 11, 12), files, 1, 4)
+    job = ReadJob(7, 0, np.array([10, 11, 12]), files, 1, 4)
 
     hashed, done = _answers(job, served, Wanted(((0, (0,)), (2, (0,)))))
 
@@ -64,7 +64,7 @@ def test_a_job_is_read_then_what_is_wanted_is_rendered(tmp_path, files):
 
 def test_a_failed_read_leaves_the_rest_of_the_job(tmp_path, files):
     served, _ = _worker(tmp_path)
-    job = ReadJob(7, 0, (0, 1, 2), (files[0], b"/nowhere", files[2]), 1, 4)
+    job = ReadJob(7, 0, np.array([0, 1, 2]), (files[0], b"/nowhere", files[2]), 1, 4)
 
     hashed, done = _answers(job, served, Wanted(((0, (0,)), (2, (0,)))))
 
@@ -77,7 +77,7 @@ def test_a_failed_read_leaves_the_rest_of_the_job(tmp_path, files):
 def test_a_job_of_which_nothing_is_wanted_writes_nothing(tmp_path, files):
     served, _ = _worker(tmp_path)
 
-    _, done = _answers(ReadJob(7, 0, (0, 1, 2), files, 1, 4), served, Wanted(()))
+    _, done = _answers(ReadJob(7, 0, np.array([0, 1, 2]), files, 1, 4), served, Wanted(()))
 
     assert done == Done()
     assert list(tmp_path.glob("*.shard")) == []
@@ -87,8 +87,10 @@ def test_a_job_that_fits_into_one_shard_makes_one_and_a_larger_one_a_shard_a_var
     served, _ = _worker(tmp_path)
     variants = (0, 1)
 
-    _, small = _answers(ReadJob(1, 0, (0,), files[:1], 2, 4), served, Wanted(((0, variants),)))
-    _, large = _answers(ReadJob(2, 0, (0, 1, 2), files, 2, 4), served, Wanted(tuple((i, variants) for i in range(3))))
+    _, small = _answers(ReadJob(1, 0, np.array([0]), files[:1], 2, 4), served, Wanted(((0, variants),)))
+    _, large = _answers(
+        ReadJob(2, 0, np.array([0, 1, 2]), files, 2, 4), served, Wanted(tuple((i, variants) for i in range(3)))
+    )
 
     assert [shard.rows["variant"].tolist() for shard in small.shards] == [[0, 1]]
     assert [shard.rows["variant"].tolist() for shard in large.shards] == [[0, 0, 0], [1, 1, 1]]
@@ -105,7 +107,7 @@ def test_a_write_that_is_refused_is_no_images_failure_and_leaves_no_file(tmp_pat
     monkeypatch.setattr("cache_store.durable.os.writev", refuse)
 
     with pytest.raises(StorageError, match="disk is full"):
-        served.run(ReadJob(7, 0, (0,), files[:1], 1, 4), theirs)
+        served.run(ReadJob(7, 0, np.array([0]), files[:1], 1, 4), theirs)
 
     assert list(tmp_path.glob("*.shard")) == []
     assert list(tmp_path.glob("*.record*")) == []
@@ -116,7 +118,7 @@ def test_normalising_a_staged_shard_gives_what_rendering_at_once_gives(tmp_path,
     (tmp_path / "baked").mkdir()
     staging, _ = _worker(tmp_path / "staged", normalize="dataset")
     baking, _ = _worker(tmp_path / "baked")
-    job, wanted = ReadJob(1, 0, (0, 1, 2), files, 1, 4), Wanted(tuple((i, (0,)) for i in range(3)))
+    job, wanted = ReadJob(1, 0, np.array([0, 1, 2]), files, 1, 4), Wanted(tuple((i, (0,)) for i in range(3)))
     _, staged = _answers(job, staging, wanted)
     _, baked = _answers(job, baking, wanted)
     assert staged.shards[0].dtype == np.uint8
@@ -131,7 +133,7 @@ def test_normalising_a_staged_shard_gives_what_rendering_at_once_gives(tmp_path,
 
 def test_a_normalised_shard_can_be_brought_to_other_statistics_without_its_sources(tmp_path, files):
     served, _ = _worker(tmp_path)
-    job, wanted = ReadJob(1, 0, (0, 1, 2), files, 1, 4), Wanted(tuple((i, (0,)) for i in range(3)))
+    job, wanted = ReadJob(1, 0, np.array([0, 1, 2]), files, 1, 4), Wanted(tuple((i, (0,)) for i in range(3)))
     _, first = _answers(job, served, wanted)
     ours, theirs = Pipe()
 
