@@ -22,7 +22,7 @@ TOLERANCE = 16.0
 
 nvJPEG repeats chroma where libjpeg interpolates it: up to 0.9 in photos at 4:2:0 and JPEG quality 30, 0.9 in dense
 coloured text, 12.4 in the worst pattern made for it (stripes of pure green and black, two pixels wide). Another photo
-of the same size: 32 to 159. Black or white instead of the photo: at least 17. Its lower half lost: 27 typically.
+of the same size: 32 to 159. Black or white instead of the photo: at least 17. Its lower half lost: 28 typically.
 """
 
 _BLOCK = 16
@@ -144,17 +144,17 @@ class Decoder:
         ------
         DecoderUntrusted : it does over the sound one, too
         """
-        pixels = expected.image[..., ::-1] if jpeg.header.channels == 3 else expected.image[..., 0]
+        pixels = expected.image if jpeg.header.channels == 3 else expected.image[..., 0]  # red for blue does no harm
         data = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, jpeg.sampling))[1].tobytes()
         sound = jpeg_for_nvjpeg(data, max_pixels=self._max_pixels)
         assert sound is not None, "OpenCV writes sequential JPEGs"
         result = self._decode_with_nvjpeg([sound])[0]
-        difference = f"{apart:.0f} levels on average, up to {TOLERANCE:.0f} expected"
+        found = f"{apart:.0f} levels on average, up to {TOLERANCE:.0f} expected"
         if isinstance(result, DeviceImage) and _apart(result, decode(data, channels=self._channels)) <= TOLERANCE:
-            return Failure("decode", f"JPEG data is damaged: nvJPEG and OpenCV decode it differently ({difference})")
+            return Failure("decode", f"JPEG data is damaged: nvJPEG and OpenCV decode it differently ({found})")
         raise DecoderUntrusted(
             f"nvJPEG on {self._device} gives wrong pixels for the image with digest {digest.hex()}, also when it is "
-            f"decoded alone: OpenCV's differ by {difference}; update the driver, torch and torchvision, or build with "
+            f"decoded alone: OpenCV's differ by {found}; update the driver, torch and torchvision, or build with "
             "--device cpu"
         )
 

@@ -318,6 +318,8 @@ def test_difference():
     assert difference(lost, image) == pytest.approx(difference(lost[25:], image[25:]) / 2, rel=0.2)
     assert difference(np.uint8([[[0, 0, 255]]]), np.uint8([[[0, 0, 0]]])) == 85
     assert difference(picture(1, 50, 70), image) > TOLERANCE
+    grain = np.kron(np.ones((8, 16, 3), np.uint8), np.uint8([[0, 60], [60, 0]])[..., None])
+    assert difference(grain, np.full_like(grain, 30)) == 0
 
 
 @pytest.mark.gpu

@@ -70,10 +70,11 @@ def test_gray():
 
 
 def test_batches_are_bounded_by_pixels_and_a_larger_image_goes_alone():
-    files = [*batch(5), jpeg(5, 2 * HEIGHT, 2 * WIDTH), *batch(4)]
+    large = jpeg(5, 2 * HEIGHT, 2 * WIDTH)
+    files = [large, *batch(5), large, *batch(4)]
     fake = FakeNvjpeg()
     check(decode(fake, files, batch_pixels=3 * HEIGHT * WIDTH), files)
-    assert [len(call) for call in fake.calls] == [3, 2, 1, 3, 1]
+    assert [len(call) for call in fake.calls] == [1, 3, 2, 1, 3, 1]
 
 
 # A bad file
@@ -118,9 +119,12 @@ def test_a_failure_that_passes_costs_nothing():
     check(decode(FakeNvjpeg(spoil), files), files)
 
 
-def test_the_reason_is_one_line():
+def test_the_reason_is_one_short_line():
     [result] = decode(refuses(batch(1), "Failed to decode batch: 3\nException raised from\n"), batch(1))
     assert result.reason == "nvJPEG: Failed to decode batch: 3"
+
+    [result] = decode(refuses(batch(1), "so " * 1000), batch(1))
+    assert len(result.reason) < 400
 
 
 def test_what_is_no_failure_of_a_file_ends_all():
@@ -173,6 +177,7 @@ def test_images_in_another_order_are_noticed_by_their_sizes():
 
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    torch.OutOfMemoryError("in other words"),
     RuntimeError("Error while decoding JPEG images: CUDA out of memory. Tried to allocate"),
     RuntimeError("Error while decoding JPEG images: Failed to decode batch: 5"),
     RuntimeError("nvjpegDecode failed: 5\nException raised from decode_software"),
