@@ -93,7 +93,7 @@ def decode(
         return _decode_other(data, channels, max_pixels)
     _check_cap(header.upright_hw, max_pixels)
     flags = _KNOWN_FLAGS[channels]
-    reduced = _reduction(header.upright_hw, reduce_to) if reduce_to and header.format == "JPEG" else 0
+    reduced = reduction(header, reduce_to)
     image = _imdecode(data, flags | reduced)
     if image is None:
         raise SourceError("decode", _why_not(data, header))
@@ -121,6 +121,17 @@ def upright(image: np.ndarray, orientation: int) -> np.ndarray:
         image = cv2.transpose(image)
     flip = {2: 1, 3: -1, 4: 0, 5: None, 6: 1, 7: -1, 8: 0}[orientation]
     return image if flip is None else cv2.flip(image, flip)
+
+
+def reduction(header: Header, reduce_to: tuple[int, int] | None) -> int:
+    """The flag of OpenCV that asks for the reduced decode which `decode` chooses, 0 for the full one."""
+    if reduce_to is None or header.format != "JPEG":
+        return 0
+    for factor, flag in _REDUCED_FLAGS:
+        # libjpeg rounds a scaled side up
+        if all(-(-source // factor) >= 2 * target for source, target in zip(header.upright_hw, reduce_to, strict=True)):
+            return flag
+    return 0
 
 
 @functools.lru_cache(maxsize=1)
@@ -213,14 +224,6 @@ def _with_channel_axis(image: np.ndarray) -> np.ndarray:
 
 def _notes(deep: bool, alpha: bool) -> tuple[str, ...]:
     return ("16-bit",) * deep + ("alpha",) * alpha
-
-
-def _reduction(source_hw: tuple[int, int], target_hw: tuple[int, int]) -> int:
-    for factor, flag in _REDUCED_FLAGS:
-        # libjpeg rounds a scaled side up
-        if all(-(-source // factor) >= 2 * target for source, target in zip(source_hw, target_hw, strict=True)):
-            return flag
-    return 0
 
 
 def _check_cap(hw: tuple[int, int], max_pixels: int) -> None:

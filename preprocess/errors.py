@@ -7,7 +7,8 @@
     ├── WorkerError                            1   worker processes cannot be started at all
     ├── FailureBudgetExceeded                  3   look at the listed images, or raise the budget
     ├── ShrinkRefused                          3   is the disk mounted? or allow it
-    └── PixelsWouldDiffer                      8   former environment, or --rerender
+    ├── PixelsWouldDiffer                      8   former environment, or --rerender
+    └── DecoderUntrusted                       8   mend the GPU's decoder, or --device cpu
 
 A message says what, where, expected, found, and what to do next, in this order.
 Every class survives pickling: errors cross process borders.
@@ -68,5 +69,11 @@ class ShrinkRefused(PreprocessError):
 
 class PixelsWouldDiffer(PreprocessError):
     """This environment renders other pixels than the one that filled the cache."""
+
+    exit_code = 8
+
+
+class DecoderUntrusted(PreprocessError):
+    """The GPU's JPEG decoder reports success and gives wrong pixels."""
 
     exit_code = 8

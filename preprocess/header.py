@@ -6,6 +6,7 @@ walk over segments moves forward and ends after `_MAX_PARTS` steps.
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 IMAGE_EXTENSIONS = frozenset(
@@ -20,6 +21,7 @@ them; such files are listed all the same, so that they fail with a reason instea
 
 _MAX_PARTS = 65_536  # segments or chunks; a PNG of 512 MB with libpng's 8 KiB chunks still passes
 
+_JPEG_SCAN = 0xFFDA
 _JPEG_SEGMENT = struct.Struct(">HH")
 _JPEG_FRAME = struct.Struct(">BHHB")
 _PNG_IHDR = struct.Struct(">I4sIIBB")
@@ -122,29 +124,49 @@ _MAGIC: tuple[tuple[str, int, bytes | tuple[bytes, ...]], ...] = (
 )
 
 
-def _read_jpeg(data: bytes) -> Header | None:
-    """ITU-T T.81 annex B: segments up to the first scan. EXIF may stand behind the frame header, so we read on."""
-    frame = None
-    orientation = 0
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """The segments of a JPEG up to its first scan's header, which is the last one if the file is whole so far.
+
+    ITU-T T.81 annex B. Fill bytes, markers without a length and bytes that belong to nothing are passed over, as
+    libjpeg does it.
+
+    Returns
+    -------
+    (marker, start, end) of each, so that data[start:end] is the segment with its marker; ends early where the bytes
+    make no sense.
+
+    Raises
+    ------
+    struct.error : the bytes end inside of a segment's first four
+    """
     at = 2
     for _ in range(_MAX_PARTS):
         marker, length = _JPEG_SEGMENT.unpack_from(data, at)
         if marker < 0xFFC0 or 0xFFD0 <= marker <= 0xFFD7 or marker == 0xFFFF:
-            # Fill bytes, markers without a length, bytes that belong to nothing: libjpeg skips them as well.
             at = data.find(b"\xff", at + 1)
             if at < 0:
-                return None
+                return
             continue
-        if marker == 0xFFDA:
+        if marker != _JPEG_SCAN and (length < 2 or marker in (0xFFD8, 0xFFD9)):  # a second start, or an early end
+            return
+        yield marker, at, at + 2 + length
+        if marker == _JPEG_SCAN:
+            return
+        at += 2 + length
+
+
+def _read_jpeg(data: bytes) -> Header | None:
+    """EXIF may stand behind the frame header, so we read on to the first scan."""
+    frame = None
+    orientation = 0
+    for marker, at, end in jpeg_segments(data):
+        if marker == _JPEG_SCAN:
             break
-        if length < 2 or marker in (0xFFD8, 0xFFD9):  # a second start, or an end before any pixels
-            return None
         if marker <= 0xFFCF:
             if marker not in (0xFFC4, 0xFFC8, 0xFFCC):  # tables; all the others are frames
-                frame = (marker, length, *_JPEG_FRAME.unpack_from(data, at + 4))
+                frame = (marker, end - at - 2, *_JPEG_FRAME.unpack_from(data, at + 4))
         elif marker == 0xFFE1 and not orientation and data[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = _exif_orientation(data[at + 10 : at + 2 + length])
-        at += 2 + length
+            orientation = _exif_orientation(data[at + 10 : end])
     else:
         return None
     if frame is None:

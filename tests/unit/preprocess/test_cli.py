@@ -42,6 +42,7 @@ def raising(error):
         (build_errors.FailureBudgetExceeded("too many"), 3),
         (build_errors.ShrinkRefused("too few"), 3),
         (build_errors.PixelsWouldDiffer("other pixels"), 8),
+        (build_errors.DecoderUntrusted("wrong pixels"), 8),
         (build_errors.WorkerError("no worker"), 1),
         (store_errors.NotFoundError("not there"), 4),
         (store_errors.UsageError("what?"), 2),
