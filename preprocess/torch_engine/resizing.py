@@ -3,14 +3,16 @@
 The formulas are those of modules/imgproc/src/resize.cpp in OpenCV 5.0.
 """
 
+import sys
+from typing import Any
+
 import numpy as np
 
 from preprocess.augment import INTERPOLATIONS
 from preprocess.torch_engine.sampling import Sampling, Taps
 
 NEAREST, LINEAR, CUBIC, AREA, LANCZOS4, LINEAR_EXACT, NEAREST_EXACT = (
-    INTERPOLATIONS[name]
-    for name in ("nearest", "linear", "cubic", "area", "lanczos4", "linear_exact", "nearest_exact")
+    INTERPOLATIONS[name] for name in ("nearest", "linear", "cubic", "area", "lanczos4", "linear_exact", "nearest_exact")
 )
 
 _TIE_TO_ABOVE = 1 / 16
@@ -61,7 +63,7 @@ def _scale(length: int, target: int) -> float:
 def _whole_scale(length: int, target: int) -> bool:
     """OpenCV's own test, which finds that 49 is not a multiple of 1."""
     scale = _scale(length, target)
-    return abs(scale - round(scale)) < np.finfo(np.float64).eps
+    return abs(scale - round(scale)) < sys.float_info.epsilon
 
 
 def _centres(length: int, target: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,16 +119,20 @@ def _linear_exact(length: int, target: int) -> Taps:
     return Taps(_around(whole, 2, length), np.stack([256 - second, second], axis=1))
 
 
+def cubic_weights(x: Any) -> tuple[Any, Any, Any, Any]:
+    """Keys' cubic with a = -3/4: the weights of 4 pixels, for fractions of any shape, in their type."""
+    a = -0.75
+    far, beyond = x + 1, 1 - x
+    first = ((a * far - 5 * a) * far + 8 * a) * far - 4 * a
+    second, third = (((a + 2) * d - (a + 3)) * d * d + 1 for d in (x, beyond))
+    return first, second, third, 1 - first - second - third
+
+
 def _cubic(length: int, target: int) -> Taps:
-    """Keys' cubic with a = -3/4, weights unrounded: the build of OpenCV for x86 leaves it to Intel's IPP, in float."""
+    """Weights unrounded: OpenCV's builds for x86 leave this to Intel's IPP, which computes in float."""
     position = (np.arange(target) + 0.5) * (length / target) - 0.5
     whole = np.floor(position).astype(np.int64)
-    x, a = position - whole, -0.75
-    distance = np.stack([1 + x, x, 1 - x, 2 - x], axis=1)
-    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
-    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
-    weight = np.where(distance <= 1, near, far)
-    return Taps(_around(whole, 4, length), weight.astype(np.float32))
+    return Taps(_around(whole, 4, length), np.stack(cubic_weights(position - whole), axis=1).astype(np.float32))
 
 
 def lanczos_weights(x: np.ndarray) -> np.ndarray:

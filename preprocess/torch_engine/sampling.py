@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import torch
@@ -94,15 +94,16 @@ class Sampling:
         if following.arithmetic == "copy":
             if None not in (self.fill, following.fill) and self.fill != following.fill:
                 return None
-            rows, columns = following.rows.index[:, 0], following.columns.index[:, 0]
-            if self.transposed:
-                rows, columns = columns, rows
+            chosen = following.rows.index[:, 0], following.columns.index[:, 0]
+            of_rows, of_columns = chosen[::-1] if self.transposed else chosen
+            rows, columns = self.rows.at(of_rows), self.columns.at(of_columns)
+            fill = (self.fill or following.fill) if rows.outside.any() or columns.outside.any() else None
             return replace(
                 self,
-                rows=self.rows.at(rows),
-                columns=self.columns.at(columns),
+                rows=rows,
+                columns=columns,
                 transposed=self.transposed != following.transposed,
-                fill=following.fill if self.fill is None else self.fill,
+                fill=fill,
             )
         if self.arithmetic == "copy" and not self.transposed and self.fill is None:
             return replace(
@@ -145,10 +146,14 @@ def filled(
     return torch.where((rows | columns)[:, None], colours[:, :, None, None], pixels)
 
 
+def padded_index(taps: Sequence[Taps]) -> np.ndarray:
+    """First positions of each image's taps: int64 (n, longest), 0 behind them and where the fill colour is."""
+    return _padded([np.maximum(axis.index[:, 0], 0) for axis in taps])
+
+
 def _copied(pixels: torch.Tensor, actions: Sequence[Sampling]) -> torch.Tensor:
-    rows = _padded([action.rows.index[:, 0] for action in actions])
-    columns = _padded([action.columns.index[:, 0] for action in actions])
-    return _pick(pixels, _on(rows, pixels), _on(columns, pixels))
+    rows, columns = padded_index([a.rows for a in actions]), padded_index([a.columns for a in actions])
+    return _pick(pixels, torch.as_tensor(rows, device=pixels.device), torch.as_tensor(columns, device=pixels.device))
 
 
 def _summed(pixels: torch.Tensor, actions: Sequence[Sampling]) -> torch.Tensor:
