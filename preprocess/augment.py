@@ -166,8 +166,20 @@ class Pipeline:
         self._seed(state)
         return list(draw(self._compose, shape))
 
+    def leaves(self) -> list[Any]:
+        """Its transforms, those inside of compositions too, as objects of the library."""
+        return list(_leaves(self._compose))
+
     def _seed(self, state: int) -> None:
         self._compose.set_random_state(np.random.default_rng(state), random.Random(state))
+
+
+def _leaves(composition: Any) -> Iterator[Any]:
+    for transform in composition.transforms:
+        if type(transform).__name__ in _COMPOSITIONS:
+            yield from _leaves(transform)
+        else:
+            yield transform
 
 
 def resolve(transforms: Any, place: str) -> tuple[list[dict[str, Any]], list[str]]:

@@ -24,6 +24,7 @@ from cache_store.reader import Cache, open_cache
 from preprocess.augment import nearest
 from preprocess.budget import FailureBudget
 from preprocess.duplicates import duplicates
+from preprocess.engines import DEVICES
 from preprocess.errors import ShrinkRefused, UsageError
 from preprocess.estimate import estimated_s
 from preprocess.jobs import Setup
@@ -32,7 +33,7 @@ from preprocess.plan import Plan, PlanOptions, make_plan
 from preprocess.publish import Splits, failure_rows, is_current, publish
 from preprocess.recipe import Recipe, as_recipe, load_yaml, with_overrides
 from preprocess.render import DECODER
-from preprocess.rendering import Statistics
+from preprocess.rendering import NVJPEG, Statistics
 from preprocess.report import BuildReport, in_units
 from preprocess.run import Progress, Run, Silent, hash_first
 from preprocess.scan import propose_splits
@@ -50,7 +51,7 @@ RecipeLike = Recipe | Mapping[str, Any] | str | os.PathLike[str] | None
 class _Settings:
     """What a build was asked for, the plan's part apart."""
 
-    workers: int
+    workers: int | None
     budget: FailureBudget
     allow_shrink: bool
     recipe_given: bool
@@ -59,6 +60,11 @@ class _Settings:
     decoder: str
     progress: Progress
     announce: Callable[[str], None]
+
+    def workers_of(self, plan: Plan) -> int:
+        """Processes: as asked for, else one for each processor, or for the GPU."""
+        on_gpu = any(rendering.engine == NVJPEG for rendering in plan.renderings.values())
+        return self.workers or (1 if on_gpu else processors())
 
 
 def build(
@@ -92,7 +98,8 @@ def build(
     cache : folder of the cache; made if it is new
     recipe : a Recipe, plain data, or the path of a YAML file; None: the cache's own, for a new cache the default
     workers : processes; None: one for each processor that this process may use
-    device : 'auto' or 'cpu'
+    device : 'auto': that of the tensors that are there, for a new cache the GPU if there is one; 'cpu'; 'cuda'; or
+        'torch-cpu', the GPU's renderer on the CPU: slow, for comparisons
     stats : mean and std in 0..1 to use in place of the dataset's own, for `normalize: dataset`
     overrides : KEY=VALUE settings on top of the recipe
     limit : only the first so many images of each split; only into a new cache
@@ -122,7 +129,7 @@ def build(
     source_path, cache_path = Path(os.path.expanduser(source)), Path(os.path.expanduser(cache))
     _check_arguments(source_path, cache_path, device, limit, shard_mib, workers)
     settings = _Settings(
-        workers or processors(),
+        workers,
         FailureBudget(max_failures),
         allow_shrink,
         recipe is not None,
@@ -132,7 +139,7 @@ def build(
         progress or Silent(),
         announce or (lambda text: None),
     )
-    options = PlanOptions(decoder, stats, limit, rerender, retry_failed, checksum, refresh_stats)
+    options = PlanOptions(decoder, device, stats, limit, rerender, retry_failed, checksum, refresh_stats)
     settled = list(overrides)
     writer.refuse_foreign(cache_path)
 
@@ -160,7 +167,7 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
     stock = Stock(plan, settings.shard_mib)
     recovered, old_folders = writer.recover(cache)
     with timer.stage("hash"):
-        read = hash_first(plan, known_sizes(previous), settings.workers, settings.stall_s, settings.progress)
+        read = hash_first(plan, known_sizes(previous), settings.workers_of(plan), settings.stall_s, settings.progress)
     splits = plan.members()
     # Shards of an interrupted build with another recipe may still be wanted by whoever goes on with that one.
     ours = {rendering.pixels_id for rendering in plan.renderings.values()}
@@ -185,8 +192,8 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
     _check_disk(plan, stock, splits, settings)
     _announce(plan, stock, splits, previous, settings)
     setup = Setup(folder, tuple(plan.distinct()), settings.decoder, plan.recipe.max_pixels)
-    with WorkerPool(setup, settings.workers, settings.stall_s) as pool:
-        run = Run(plan, stock, folder, pool, settings.workers, settings.budget, settings.progress, timer)
+    with WorkerPool(setup, settings.workers_of(plan), settings.stall_s) as pool:
+        run = Run(plan, stock, folder, pool, settings.workers_of(plan), settings.budget, settings.progress, timer)
         with timer.stage("render"):
             run.render_missing(splits)
         with timer.stage("normalise"):
@@ -207,7 +214,7 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
 def _estimate(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer) -> BuildReport:
     """What a build would do: counts, disk, and time from images rendered here."""
     with timer.stage("hash"):
-        hash_first(plan, known_sizes(previous), settings.workers, settings.stall_s, settings.progress)
+        hash_first(plan, known_sizes(previous), settings.workers_of(plan), settings.stall_s, settings.progress)
     stock, splits = Stock(plan, settings.shard_mib), plan.members()
     _refuse_shrinking(plan, previous, splits, settings)
     for name, numbers in splits.items():
@@ -217,11 +224,11 @@ def _estimate(plan: Plan, previous: Cache | None, settings: _Settings, timer: Ti
     report.dry_run = True
     report.samples = {name: len(plan.survivors(numbers)) for name, numbers in splits.items()}
     report.failures = failure_rows(plan, splits)
-    report.peak_bytes, report.rendered = stock.needed(splits, settings.workers)
+    report.peak_bytes, report.rendered = stock.needed(splits, settings.workers_of(plan))
     wanted = sum(count * report.variants[name] for name, count in report.samples.items())
     report.reused = max(0, wanted - report.rendered)
     report.free_bytes = _free_bytes(plan.cache)
-    report.estimated_s = estimated_s(plan, stock, splits, settings.workers, settings.decoder)
+    report.estimated_s = estimated_s(plan, stock, splits, settings.workers_of(plan), settings.decoder)
     return report
 
 
@@ -230,6 +237,7 @@ def _report(
 ) -> BuildReport:
     report = BuildReport(str(plan.cache), up_to_date=up_to_date, classes=len(plan.classes))
     report.variants = {name: plan.variants(name) for name in plan.recipe.named_splits}
+    report.engines = {name: rendering.engine for name, rendering in plan.renderings.items()}
     report.rendered = run.rendered if run is not None else 0
     report.normalised = run.normalised if run is not None else 0
     if snapshot is not None:
@@ -294,10 +302,8 @@ class _Previous:
 def _check_arguments(
     source: Path, cache: Path, device: str, limit: int | None, shard_mib: float, workers: int | None
 ) -> None:
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"device {device!r} is unknown{nearest(device, ['auto', 'cpu', 'cuda'])}")
-    if device == "cuda":
-        raise UsageError("device 'cuda': this version renders on the CPU only; use auto or cpu")
+    if device not in DEVICES:
+        raise UsageError(f"device {device!r} is unknown{nearest(device, DEVICES)}")
     for name, value in (("limit", limit), ("workers", workers)):
         if value is not None and value < 1:
             raise UsageError(f"{name}: 1 or more expected, found {value}")
@@ -368,7 +374,7 @@ def _free_bytes(cache: Path) -> int:
 
 
 def _check_disk(plan: Plan, stock: Stock, splits: Splits, settings: _Settings) -> None:
-    needed, free = stock.needed(splits, settings.workers)[0], _free_bytes(plan.cache)
+    needed, free = stock.needed(splits, settings.workers_of(plan))[0], _free_bytes(plan.cache)
     if needed > free:
         raise StorageError(
             errno.ENOSPC,

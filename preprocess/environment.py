@@ -1,9 +1,13 @@
 """What renders here: versions, processor, and installations that get in each other's way."""
 
+import os
 import platform
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+
+_DRIVER_FILES = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+"""Any of them is there where a CUDA device may be; the last one in WSL2."""
 
 OPENCV_WHEELS = (
     "opencv-python-headless",
@@ -13,12 +17,25 @@ OPENCV_WHEELS = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Versions of what renders, and the processor; recorded, and named when pixels would differ."""
+def versions(engine: str = "opencv") -> dict[str, str]:
+    """Versions of what renders with an engine, and the processors; recorded, and named when pixels would differ."""
     import cv2
 
-    names = ("albumentations", "albucore", "numpy", "zarr", "decant-cache")
-    return {"opencv": cv2.__version__} | {name: _version(name) or "not installed" for name in names} | {"cpu": _cpu()}
+    names = ["albumentations", "albucore", "numpy", "zarr", "decant-cache"]
+    if "torch" in engine:
+        names += ["torch", "torchvision"]
+    found = {"opencv": cv2.__version__} | {name: _version(name) or "not installed" for name in names} | {"cpu": _cpu()}
+    return found | ({"gpu": gpu() or "none"} if "nvjpeg" in engine else {})
+
+
+def gpu() -> str | None:
+    """Name of the CUDA device that torch uses; None if there is none. Asked only if there is a driver: importing torch
+    takes seconds."""
+    if not any(map(os.path.exists, _DRIVER_FILES)):
+        return None
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def doubts() -> list[str]:

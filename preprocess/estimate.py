@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 
+from preprocess.engines import renderer_of
 from preprocess.errors import SourceError
 from preprocess.plan import Plan
 from preprocess.read import read_source
-from preprocess.render import Renderer
 from preprocess.stock import Stock
 
 _IMAGES = 24
@@ -21,7 +21,7 @@ def estimated_s(plan: Plan, stock: Stock, splits: dict[str, np.ndarray], workers
         missing = stock.missing(name, numbers)
         if not len(missing):
             continue
-        renderer = Renderer(plan.renderings[name], decoder, plan.recipe.max_pixels)
+        renderer = renderer_of(plan.renderings[name], decoder, plan.recipe.max_pixels)
         chosen = missing[np.linspace(0, len(missing) - 1, min(len(missing), _IMAGES)).astype(int)]
         begun = time.perf_counter()
         for number in chosen:

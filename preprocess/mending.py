@@ -28,11 +28,11 @@ from cache_store.snapshots import root_for
 from cache_store.survey import Survey, Surveyed, survey
 from cache_store.verify import Examined, Progress, examine
 from cache_store.wary import Unreadable, read_metadata
-from preprocess.errors import PreprocessError
+from preprocess.errors import PreprocessError, UsageError
 from preprocess.publish import tensors_spec
 from preprocess.recipe import Recipe
 from preprocess.render import DECODER
-from preprocess.rendering import Statistics
+from preprocess.rendering import IN_WORDS, Statistics
 from preprocess.renderings import stored_rendering
 from preprocess.rerender import mend_shards
 
@@ -233,17 +233,21 @@ def _recompute(examined: Examined) -> Recomputed:
 
 def _group_metadata(found: Survey, tensors_id: str, digest: str) -> bytes | None:
     """A tensors group's metadata as this environment would write them; right if it is the one that filled it."""
-    from preprocess.probe import ENGINE, probe
+    from preprocess.probe import probe
 
     for state in found.snapshots.values():
         for name, table in state.snapshot.splits.items() if state.snapshot is not None else ():
             if table.tensors_id != tensors_id:
                 continue
-            rendering = Recipe.from_dict(dict(state.attributes or {})["recipe"]).rendering(name, ENGINE, "")
-            rendering = replace(rendering, probe=probe(rendering, DECODER)).with_statistics((table.mean, table.std))
-            data = encode_group(writer.group_attributes(tensors_spec(rendering, 1)))
-            if digest_of(data).hex() == digest:
-                return data
+            recipe = Recipe.from_dict(dict(state.attributes or {})["recipe"])
+            for engine in IN_WORDS:
+                with contextlib.suppress(UsageError):  # an engine that is not here
+                    rendering = recipe.rendering(name, engine, "")
+                    rendering = replace(rendering, probe=probe(rendering, DECODER))
+                    rendering = rendering.with_statistics((table.mean, table.std))
+                    data = encode_group(writer.group_attributes(tensors_spec(rendering, 1)))
+                    if digest_of(data).hex() == digest:
+                        return data
     return None
 
 

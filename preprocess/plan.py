@@ -9,13 +9,13 @@ from cache_store import layout
 from cache_store.normalise import normalisation_table
 from cache_store.reader import Cache
 from cache_store.writer import scan_by_hint
-from preprocess import augment, environment, probe
+from preprocess import augment, engines, environment, probe
 from preprocess.departures import departures
 from preprocess.errors import PixelsWouldDiffer, RecipeError, UsageError
 from preprocess.history import History, in_force_then_newest
 from preprocess.jobs import Failure
 from preprocess.recipe import Recipe
-from preprocess.rendering import Rendering, Statistics
+from preprocess.rendering import OPENCV, Rendering, Statistics
 from preprocess.renderings import stored_rendering
 from preprocess.scan import class_table, propose_splits, scan
 from preprocess.sources import Sources, collect, members, recognise
@@ -29,6 +29,7 @@ class PlanOptions:
     """See the arguments of `builder.build`."""
 
     decoder: str
+    device: str = "auto"
     stats: Statistics | None = None
     limit: int | None = None
     rerender: bool = False
@@ -135,7 +136,18 @@ def _identify(recipe: Recipe, previous: Cache | None, options: PlanOptions) -> t
     # Pixels that the snapshot in force holds: their size needs no proof any more.
     proved = {_stored(previous, name).pixels_id for name in previous.splits} if previous is not None else set()
     for name in recipe.named_splits:
-        rendering = recipe.rendering(name, probe.ENGINE, "")
+        rendering = recipe.rendering(name, OPENCV, "")
+        same = _same_but_for_the_engine(rendering, previous)
+        engine, notes = engines.choose(
+            name,
+            rendering,
+            options.device,
+            same[0] if same is not None else None,
+            _engine_in_use(name, previous),
+            rerender=options.rerender,
+        )
+        warnings += notes
+        rendering = replace(rendering, engine=engine)
         key = rendering.pixels_id
         if key not in probes:
             probes[key] = probe.probe(rendering, options.decoder)
@@ -143,8 +155,8 @@ def _identify(recipe: Recipe, previous: Cache | None, options: PlanOptions) -> t
         if rendering.pixels_id in proved:
             continue
         proved.add(rendering.pixels_id)
-        if previous is not None and not options.rerender:
-            _refuse_other_pixels(name, rendering, previous)
+        if previous is not None and same is not None and not options.rerender:
+            _refuse_other_pixels(name, previous, *same)
         place = f"splits.{name}.transforms"
         warnings += augment.prove_size(rendering.transforms, rendering.size_hw, rendering.shape[0], place)
     return renderings, warnings
@@ -154,19 +166,34 @@ def _stored(previous: Cache, split: str) -> Rendering:
     return stored_rendering(previous.tensors(split).attributes)
 
 
-def _refuse_other_pixels(name: str, rendering: Rendering, previous: Cache) -> None:
-    """Stop if the snapshot has tensors that differ in nothing but what this environment makes of the pictures."""
+def _same_but_for_the_engine(rendering: Rendering, previous: Cache | None) -> tuple[Rendering, str] | None:
+    """Tensors of the snapshot that differ in nothing but what made them of the pictures, and a split that has them."""
     neutral = {"mean": None, "std": None, "dtype": "", "probe": "", "engine": ""}
+    if previous is None:
+        return None
     for split in previous.splits:
-        if replace(_stored(previous, split), **neutral) != replace(rendering, **neutral):  # type: ignore[arg-type]
-            continue
-        then, now = previous.tensors(split).attributes.get("versions", {}), environment.versions()
-        changed = [f"{key} {then.get(key)} -> {value}" for key, value in now.items() if then.get(key) != value]
-        raise PixelsWouldDiffer(
-            f"split {name!r}: this environment renders other pixels than the one that filled {str(previous.path)!r}; "
-            f"changed: {', '.join(changed) or 'no version, so a build or a setting of a library'}; either go back to "
-            "the former environment, or build with --rerender (new tensors beside the old)"
-        )
+        stored = _stored(previous, split)
+        if replace(stored, **neutral) == replace(rendering, **neutral):  # type: ignore[arg-type]
+            return stored, split
+    return None
+
+
+def _engine_in_use(name: str, previous: Cache | None) -> str | None:
+    """The engine of this split's tensors, or of another one's."""
+    if previous is None or not previous.splits:
+        return None
+    return _stored(previous, name if name in previous.splits else next(iter(previous.splits))).engine
+
+
+def _refuse_other_pixels(name: str, previous: Cache, stored: Rendering, split: str) -> None:
+    """Stop, as this environment makes something else of the pictures than the one that made the tensors did."""
+    then, now = previous.tensors(split).attributes.get("versions", {}), environment.versions(stored.engine)
+    changed = [f"{key} {then.get(key)} -> {value}" for key, value in now.items() if then.get(key) != value]
+    raise PixelsWouldDiffer(
+        f"split {name!r}: this environment renders other pixels than the one that filled {str(previous.path)!r}; "
+        f"changed: {', '.join(changed) or 'no version, so a build or a setting of a library'}; either go back to "
+        "the former environment, or build with --rerender (new tensors beside the old)"
+    )
 
 
 def _known_statistics(cache: Path, recipe: Recipe, previous: Cache | None, options: PlanOptions) -> Statistics | None:

@@ -5,18 +5,17 @@ part of a rendering's identity: caches of environments that render alike go toge
 """
 
 from cache_store.canonical import digest_of
+from preprocess.engines import renderer_of
 from preprocess.errors import SourceError
 from preprocess.pictures import PICTURES
-from preprocess.render import Renderer
 from preprocess.rendering import Rendering
 
-ENGINE = "opencv"
 _VARIANTS = 8
 
 
 def probe(rendering: Rendering, decoder: str) -> str:
     """Hex digest of the built-in pictures, rendered in 8 variants each, before normalisation."""
-    renderer = Renderer(rendering, decoder)
+    renderer = renderer_of(rendering, decoder)
     parts: list[bytes] = []
     for data in PICTURES:
         digest = digest_of(data)

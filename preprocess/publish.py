@@ -84,7 +84,7 @@ def tensors_spec(rendering: Rendering, slots: int) -> writer.TensorsSpec:
         std=rendering.std,
         engine=rendering.engine,
         probe=rendering.probe,
-        versions=environment.versions(),
+        versions=environment.versions(rendering.engine),
         shape=rendering.shape,
         slots=slots,
     )

@@ -5,7 +5,8 @@ A renderer belongs to one thread: it keeps its buffers, so that a million images
 
 import importlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -19,10 +20,63 @@ from preprocess.rendering import Rendering, Statistics
 DECODER = "preprocess.decode:decode"
 """Import path of the function that decodes, with the signature of `decode.decode`."""
 
-DECODERS = ("opencv",)
+DECODERS = ("opencv", "nvjpeg")
 """Names for the values of the manifest's column `decoder`."""
 
+_OPENCV = DECODERS.index("opencv")
+
 _REASON_LENGTH = 300
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file that is to be rendered.
+
+    Attributes
+    ----------
+    place : by which its results name it
+    read : gives its bytes, or raises SourceError
+    digest : of those bytes
+    variants : which ones
+    """
+
+    place: int
+    read: Callable[[], bytes]
+    digest: bytes
+    variants: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One variant of one file.
+
+    Attributes
+    ----------
+    planes : uint8 (C, H, W), valid until the next one is asked for
+    source_hw : height and width of the source, upright
+    decoder : place in `DECODERS`
+    """
+
+    place: int
+    variant: int
+    planes: np.ndarray
+    source_hw: tuple[int, int]
+    decoder: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Nothing more comes of a file.
+
+    Attributes
+    ----------
+    error : why it cannot be used; then variants of it that came before are to be forgotten
+    notes : as in `decode.Decoded`
+    """
+
+    place: int
+    error: SourceError | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Renderer:
@@ -37,10 +91,31 @@ class Renderer:
 
     def __init__(self, rendering: Rendering, decoder: str = DECODER, max_pixels: int = 179_000_000) -> None:
         self.rendering = rendering
-        self._decode = _resolve(decoder)
+        self._decode = resolve_decoder(decoder)
         self._max_pixels = max_pixels
         self._reduce_to = rendering.size_hw if rendering.reduced else None
         self._pipeline = Pipeline(rendering.transforms)
+        self._planes = np.empty(rendering.shape, np.uint8)
+
+    def render(self, files: Iterable[File], begin: Callable[[int], None]) -> Iterator[Rendered | Finished]:
+        """All variants that are asked for of each file.
+
+        Parameters
+        ----------
+        begin : told of the place of the file that is in hand, at every variant
+        """
+        for file in files:
+            begin(file.place)
+            try:
+                decoded = self.decode(file.read())
+                for variant in file.variants:
+                    begin(file.place)  # the clock allows each variant its time
+                    planes = to_planes(self.pixels(decoded.image, file.digest, variant), self._planes)
+                    yield Rendered(file.place, variant, planes, decoded.source_hw, _OPENCV)
+            except SourceError as error:
+                yield Finished(file.place, error)
+            else:
+                yield Finished(file.place, notes=decoded.notes)
 
     def decode(self, data: bytes) -> Any:
         """A `decode.Decoded` whose image is read-only, so that no variant sees what another one did.
@@ -67,19 +142,27 @@ class Renderer:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 out = self._pipeline(image, state)
-        except MemoryError as error:
-            raise SourceError("memory", "not enough memory to render it") from error
         except Exception as error:  # any transform may fail on any image: this one is listed
-            if isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem:
-                raise SourceError("memory", "not enough memory to render it") from error
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            raise SourceError("render", text[:_REASON_LENGTH]) from error
-        channels, height, width = self.rendering.shape
-        if out.dtype != np.uint8 or out.shape != (height, width, channels):
-            raise SourceError(
-                "render", f"uint8 ({height}, {width}, {channels}) expected, the transforms gave {out.dtype} {out.shape}"
-            )
+            raise refused(error) from error
+        check_result(self.rendering, out.shape, out.dtype)
         return out
+
+
+def refused(error: Exception) -> SourceError:
+    """What a transform raised, as the reason why an image cannot be used."""
+    if isinstance(error, MemoryError) or (isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem):
+        return SourceError("memory", "not enough memory to render it")
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return SourceError("render", text[:_REASON_LENGTH])
+
+
+def check_result(rendering: Rendering, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Raise SourceError if transforms gave anything but uint8 (H, W, C) of the recipe's size."""
+    channels, height, width = rendering.shape
+    if dtype != np.uint8 or shape != (height, width, channels):
+        raise SourceError(
+            "render", f"uint8 ({height}, {width}, {channels}) expected, the transforms gave {dtype} {shape}"
+        )
 
 
 def channel_sums(planes: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -122,7 +205,7 @@ def to_planes(pixels: np.ndarray, out: np.ndarray) -> np.ndarray:
     return out
 
 
-def _resolve(path: str) -> Callable[..., Any]:
+def resolve_decoder(path: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     try:
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)

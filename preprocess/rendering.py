@@ -7,6 +7,15 @@ import numpy as np
 
 from cache_store.canonical import identity
 
+OPENCV, NVJPEG, TORCH = "opencv", "nvjpeg+torch", "opencv+torch"
+"""Engines: what decodes and what renders."""
+
+IN_WORDS = {
+    OPENCV: "OpenCV and Albumentations on the CPU",
+    NVJPEG: "nvJPEG and torch on the GPU",
+    TORCH: "OpenCV and torch on the CPU",
+}
+
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """mean and std in 0..1, one value a channel."""
 
@@ -23,7 +32,7 @@ class Rendering:
     transforms : canonical, see `augment.resolve`
     seed : start of all random draws
     reduced : JPEG DCT scaling for sources far larger than the target
-    engine, probe : what renders, and the digest of what it makes of the built-in pictures
+    engine, probe : what renders (one of `IN_WORDS`), and the digest of what it makes of the built-in pictures
     mean, std : baked in; None for uint8, and while the statistics are unknown
     """
 

@@ -10,7 +10,7 @@ import numpy as np
 from cache_store.canonical import digest_of
 from cache_store.normalise import normalisation_table, normalise
 from preprocess.errors import RecipeError, SourceError, UsageError
-from preprocess.rendering import Rendering, Statistics
+from preprocess.rendering import OPENCV, Rendering, Statistics
 
 if TYPE_CHECKING:
     from preprocess.recipe import Recipe
@@ -41,8 +41,7 @@ def render_one(
     variant: int,
 ) -> np.ndarray:
     """See `Recipe.render`."""
-    from preprocess.probe import ENGINE
-    from preprocess.render import Renderer
+    from preprocess.engines import renderer_of
 
     if variant < 0:
         raise UsageError(f"variant: 0 or more expected, found {variant}")
@@ -52,12 +51,12 @@ def render_one(
         resolved = recipe.with_splits([(split, split)]) if recipe.splits is None else recipe.with_splits([])
         if split not in (resolved.splits or {}):
             raise RecipeError(f"the recipe has no split {split!r}; there are: {', '.join(resolved.splits or {})}")
-        rendering = resolved.rendering(split, ENGINE, "")
+        rendering = resolved.rendering(split, OPENCV, "")
         fixed = recipe.fixed_statistics
         if fixed is None and rendering.dtype == "float16":
             raise RecipeError("normalize: 'dataset' is only known from a cache; use Recipe.of(cache).render(…)")
         statistics = fixed or ((), ())
-    renderer = Renderer(rendering, max_pixels=recipe.max_pixels)
+    renderer = renderer_of(rendering, max_pixels=recipe.max_pixels)
     if isinstance(image, np.ndarray):
         channels = rendering.shape[0]
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:

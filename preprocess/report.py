@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from preprocess.rendering import IN_WORDS
+
 _LISTED_FAILURES = 10
 
 
@@ -19,6 +21,7 @@ class BuildReport:
     dry_run : nothing was written
     samples : split -> number of samples
     variants : split -> K
+    engines : split -> what renders it, see `rendering.IN_WORDS`
     rendered, reused : variants rendered now, and taken from the cache or an interrupted build
     normalised : of the reused ones, those written anew with another normalisation; no image was decoded for them
     failures : path, stage, reason of each image that was left out
@@ -38,6 +41,7 @@ class BuildReport:
     dry_run: bool = False
     samples: dict[str, int] = field(default_factory=dict)
     variants: dict[str, int] = field(default_factory=dict)
+    engines: dict[str, str] = field(default_factory=dict)
     classes: int = 0
     rendered: int = 0
     reused: int = 0
@@ -93,8 +97,15 @@ class BuildReport:
             f"  variants   {self.rendered:,} to render, {self.reused:,} in the cache already",
             f"  on disk    {in_units(self.peak_bytes)} more at its peak, {in_units(self.free_bytes)} free: {fits}",
             f"  time       about {self.estimated_s:.0f} s, from rendered samples",
+            f"  engine     {self._engines()}",
         ]
         return lines + self._failure_lines() + [f"  note       {text}" for text in self.departures]
+
+    def _engines(self) -> str:
+        words = {name: IN_WORDS[engine] for name, engine in self.engines.items()}
+        if len(set(words.values())) == 1:
+            return next(iter(words.values()))
+        return "; ".join(f"{name}: {engine}" for name, engine in words.items())
 
     def _counts(self) -> str:
         parts = []

@@ -19,9 +19,10 @@ from cache_store.survey import Expected, Survey, usable_splits
 from cache_store.verify import ArrayLayout, Examined
 from cache_store.wary import RegularFile, Unreadable, read_metadata
 from preprocess import environment, probe
+from preprocess.engines import AnyRenderer, renderer_of
 from preprocess.errors import PreprocessError, SourceError
 from preprocess.read import read_source
-from preprocess.render import Normaliser, Renderer, to_planes
+from preprocess.render import Normaliser, to_planes
 from preprocess.renderings import stored_rendering
 
 
@@ -108,7 +109,7 @@ class _Artist:
 
     def __init__(self, cache: Path, tensors_id: str, source: Path | None, decoder: str) -> None:
         self._source = source
-        self._renderer: Renderer | None = None
+        self._renderer: AnyRenderer | None = None
         self._normalise: Normaliser | None = None
         self._attributes: dict[str, Any] = {}
         self._decoded: tuple[bytes, Any] = b"", None
@@ -118,7 +119,7 @@ class _Artist:
             path = layout.tensors_dir(cache, tensors_id) / layout.METADATA
             self._attributes = json.loads(read_metadata(path))["attributes"]
             rendering = stored_rendering(self._attributes)
-            self._renderer = Renderer(rendering, decoder)
+            self._renderer = renderer_of(rendering, decoder)
             self._planes = np.empty(rendering.shape, np.uint8)
             if rendering.statistics is not None:
                 self._normalise = Normaliser(rendering.statistics, rendering.shape)
@@ -162,7 +163,7 @@ class _Artist:
     def _other_pixels(self) -> str:
         assert self._renderer is not None
         if not self._why:
-            then, now = self._attributes.get("versions", {}), environment.versions()
+            then, now = self._attributes.get("versions", {}), environment.versions(self._renderer.rendering.engine)
             changed = [f"{key} {then.get(key)} -> {value}" for key, value in now.items() if then.get(key) != value]
             same = probe.probe(self._renderer.rendering, self._decoder) == self._renderer.rendering.probe
             self._why = (

@@ -25,10 +25,11 @@ from cache_store.normalise import denormalise, normalisation_table
 from cache_store.records import PendingShard, row_dtype, write_record
 from cache_store.shard import ShardReader, ShardWriter
 from preprocess.augment import library
+from preprocess.engines import renderer_of
 from preprocess.errors import SourceError
 from preprocess.jobs import READY, REST, Done, Failure, Hashed, Job, NormaliseJob, Part, ReadJob, Setup, Wanted
 from preprocess.read import read_source
-from preprocess.render import DECODERS, Normaliser, Renderer, channel_sums, to_planes
+from preprocess.render import File, Normaliser, Rendered, channel_sums
 from preprocess.rendering import Rendering
 from preprocess.scan import STAT
 from preprocess.state import WorkerState
@@ -38,8 +39,6 @@ IDLE_S = 60.0
 
 _KEPT_BYTES = 32 << 20
 """Encoded bytes that a job keeps between hashing and rendering; files beyond are read a second time."""
-
-_OPENCV = DECODERS.index("opencv")
 
 _PR_SET_PDEATHSIG = 1
 
@@ -93,7 +92,7 @@ class Worker:
         cv2.setNumThreads(1)  # one process a core; threads of each would only fight
         self._folder = setup.folder
         self._state = state
-        self._renderers = [Renderer(r, setup.decoder, setup.max_pixels) for r in setup.renderings]
+        self._renderers = [renderer_of(r, setup.decoder, setup.max_pixels) for r in setup.renderings]
 
     def run(self, job: Job, connection: Connection) -> None:
         """Do one job and answer on `connection`."""
@@ -137,26 +136,30 @@ class Worker:
         failures: dict[int, Failure] = dict(hashed.failures)
         notes: dict[int, tuple[str, ...]] = {}
         shards = _JobShards(self._folder, job, renderer.rendering, wanted)
-        asked = dict(wanted.files)
+        files = [self._file(job, hashed, kept, place, k) for place, k in wanted.files if place not in failures]
+        for place in range(len(job) - len(files)):
+            self._state.count(failed=place < len(failures))  # those that need no rendering
         with shards:
-            for place in range(len(job)):
-                self._state.take_up(place)
-                data = kept.pop(place, None)
-                if place in asked and place not in failures:
-                    digest = hashed.digests[place].tobytes()
-                    try:
-                        data = data if data is not None else _read_again(job.paths[place], digest)
-                        decoded = renderer.decode(data)
-                        for k in asked[place]:
-                            self._state.take_up(place)  # the clock allows each variant its time
-                            shards.append(renderer.pixels(decoded.image, digest, k), digest, k, decoded.source_hw)
-                        if decoded.notes:
-                            notes[place] = decoded.notes
-                    except SourceError as error:
-                        failures[place] = Failure(error.stage, error.reason)
-                self._state.count(failed=place in failures)
+            for result in renderer.render(files, self._state.take_up):
+                if isinstance(result, Rendered):
+                    shards.append(result, hashed.digests[result.place])
+                    continue
+                if result.error is not None:
+                    failures[result.place] = Failure(result.error.stage, result.error.reason)
+                if result.notes:
+                    notes[result.place] = result.notes
+                self._state.count(failed=result.error is not None)
             self._state.put_down()
         return Done(shards.finished, failures, notes)
+
+    def _file(self, job: ReadJob, hashed: Hashed, kept: dict[int, bytes], place: int, k: tuple[int, ...]) -> File:
+        digest = hashed.digests[place].tobytes()
+
+        def read() -> bytes:
+            data = kept.pop(place, None)
+            return data if data is not None else _read_again(job.paths[place], digest)
+
+        return File(place, read, digest, k)
 
     def _normalise(self, job: NormaliseJob) -> Done:
         """Write the job's tensors anew; damaged ones are left out and named, as their sources may still be there."""
@@ -226,22 +229,21 @@ class _JobShards:
         self._folder, self._job, self._rendering = folder, job, rendering
         statistics = rendering.statistics
         self._normaliser = Normaliser(statistics, rendering.shape) if statistics else None
-        self._planes = np.empty(rendering.shape, np.uint8)
         self._one = sum(len(variants) for _, variants in wanted.files) <= job.slots
         self._writers: dict[int, ShardWriter] = {}
         self._paths: dict[int, Path] = {}
         self._rows: dict[int, list[tuple[Any, ...]]] = {}
         self.finished: tuple[PendingShard, ...] = ()
 
-    def append(self, pixels: np.ndarray, digest: bytes, variant: int, source_hw: tuple[int, int]) -> None:
-        key = 0 if self._one else variant
+    def append(self, rendered: Rendered, digest: np.ndarray) -> None:
+        key = 0 if self._one else rendered.variant
         if key not in self._writers:
             self._open(key)
-        chunk = to_planes(pixels, self._planes)
+        chunk = rendered.planes
         checksum = self._writers[key].append(chunk if self._normaliser is None else self._normaliser(chunk))
         total, total_of_squares = channel_sums(chunk)
-        row = (np.frombuffer(digest, np.uint8), variant, checksum, total, total_of_squares, source_hw, _OPENCV)
-        self._rows[key].append(row)
+        about = rendered.source_hw, rendered.decoder
+        self._rows[key].append((digest, rendered.variant, checksum, total, total_of_squares, *about))
 
     def _open(self, key: int) -> None:
         path = self._folder / f"{self._job.job_id:08d}-{key}.shard"

@@ -1,6 +1,6 @@
 """Encoded files -> images on a device: with nvJPEG where `baseline` allows it, with OpenCV otherwise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -54,6 +54,7 @@ class Decoder:
     nvjpeg : made for the same device and channels; None: OpenCV decodes all
     threads : that decode with OpenCV while nvJPEG works
     checked_1_in : of how many of nvJPEG's files one is compared with OpenCV's decode; which ones, their digests say
+    opencv : what decodes the others, with the signature of `decode.decode`
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Decoder:
         nvjpeg: Nvjpeg | None = None,
         threads: int = 1,
         checked_1_in: int = CHECKED_1_IN,
+        opencv: Callable[..., Decoded] = decode,
     ) -> None:
         self._device = device
         self._channels = channels
@@ -74,6 +76,7 @@ class Decoder:
         self._nvjpeg = nvjpeg
         self._threads = threads
         self._checked_1_in = checked_1_in
+        self._opencv = opencv
 
     def __call__(self, files: Sequence[bytes], digests: Sequence[bytes]) -> list[DeviceImage | Failure]:
         """Decode some files; each by itself, whatever the others are.
@@ -127,7 +130,7 @@ class Decoder:
 
     def _decode_with_opencv(self, data: bytes) -> Decoded | Failure:
         try:
-            return decode(data, channels=self._channels, max_pixels=self._max_pixels, reduce_to=self._reduce_to)
+            return self._opencv(data, channels=self._channels, max_pixels=self._max_pixels, reduce_to=self._reduce_to)
         except SourceError as error:
             return Failure(error.stage, error.reason)
 

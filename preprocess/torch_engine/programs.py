@@ -1,10 +1,12 @@
 """From drawn steps to actions, and their run over a batch: few launches, whatever was drawn for each image."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from preprocess.augment import Pipeline
 from preprocess.decisions import Step
 from preprocess.torch_engine import colour, equalize, filters, geometry, holes, tables
 from preprocess.torch_engine.actions import Action, Compile
@@ -13,6 +15,11 @@ from preprocess.torch_engine.images import Images
 _MODULES = (geometry, tables, colour, equalize, filters, holes)
 COMPILERS: dict[str, Compile] = {name: compile for module in _MODULES for name, compile in module.COMPILERS.items()}
 """By the name of the Albumentations transform."""
+
+UNSUPPORTED: dict[str, Callable[[Any, int], str | None]] = {
+    name: reason for module in _MODULES for name, reason in getattr(module, "UNSUPPORTED", {}).items()
+}
+"""Why a transform as it is set, for images of so many channels, is not supported; None if it is."""
 
 Program = list[Action]
 """What is done to one image, in turn."""
@@ -30,6 +37,27 @@ def program_of(steps: Sequence[Step], hw: tuple[int, int], channels: int) -> Pro
                 program[-1] = both
         hw = step.shape[0], step.shape[1]
     return program
+
+
+def first_unsupported(transforms: Sequence[Mapping[str, Any]], channels: int) -> str | None:
+    """The first of a recipe's transforms that this engine does not render, with the reason; None if there is none.
+
+    Parameters
+    ----------
+    transforms : canonical, see `augment.resolve`
+    channels : of the decoded images
+    """
+    pipeline = Pipeline(transforms)
+    if pipeline.other is not None:
+        return pipeline.other
+    for transform in pipeline.leaves():
+        name = type(transform).__name__
+        if name not in COMPILERS:
+            return name
+        reason = UNSUPPORTED[name](transform, channels) if name in UNSUPPORTED else None
+        if reason is not None:
+            return f"{name} ({reason})"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,196 @@
+"""Renders files in batches: decode, decide, compile, run. The torch engine's counterpart of `render.Renderer`."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from cache_store.canonical import digest_of
+from preprocess.augment import Pipeline, random_state
+from preprocess.decode import MAX_PIXELS
+from preprocess.errors import SourceError
+from preprocess.header import read_header
+from preprocess.jobs import Failure
+from preprocess.render import DECODER, DECODERS, File, Finished, Rendered, check_result, refused, resolve_decoder
+from preprocess.rendering import Rendering
+from preprocess.torch_engine.decoder import Decoder, DeviceImage
+from preprocess.torch_engine.images import Images
+from preprocess.torch_engine.nvjpeg import Nvjpeg, library
+from preprocess.torch_engine.programs import Program, program_of, run
+
+BATCH_FILES = 64
+BATCH_PIXELS = 64_000_000
+"""Most pixels of a batch, with what fills up each image to the size of the largest; a larger image goes alone."""
+
+
+class TorchRenderer:
+    """Renders images of one rendering on one device; the pixels of each are its own, whatever it shares a batch with.
+
+    Parameters
+    ----------
+    rendering : its engine says which device and which decoder; its statistics may be open
+    decoder : import path of the function that decodes what nvJPEG does not
+    max_pixels : cap on a source's size
+    device, nvjpeg : in place of those of the engine
+
+    Raises
+    ------
+    UsageError : there is no nvJPEG here, and the engine needs it
+    """
+
+    def __init__(
+        self,
+        rendering: Rendering,
+        decoder: str = DECODER,
+        max_pixels: int = MAX_PIXELS,
+        *,
+        device: torch.device | None = None,
+        nvjpeg: Nvjpeg | None = None,
+    ) -> None:
+        self.rendering = rendering
+        on_gpu = rendering.engine.startswith("nvjpeg")
+        self._device = device or torch.device("cuda" if on_gpu else "cpu")
+        if on_gpu and nvjpeg is None:
+            nvjpeg = Nvjpeg(library(self._device, rendering.channels), self._device, rendering.channels)
+        self._decoder = Decoder(
+            self._device,
+            channels=rendering.channels,
+            max_pixels=max_pixels,
+            reduce_to=rendering.size_hw if rendering.reduced else None,
+            nvjpeg=nvjpeg,
+            opencv=resolve_decoder(decoder),
+        )
+        self._pipeline = Pipeline(rendering.transforms)
+
+    # -- one image ----------------------------------------------------------------------------------------------------
+
+    def decode(self, data: bytes) -> DeviceImage:
+        """As `Renderer.decode`; the image is on the device."""
+        (result,) = self._decoder([data], [digest_of(data)])
+        if isinstance(result, Failure):
+            raise SourceError(result.stage, result.reason)
+        return result
+
+    def pixels(self, image: torch.Tensor | np.ndarray, digest: bytes, variant: int) -> np.ndarray:
+        """One variant of an image that `decode` gave, or of uint8 (H, W, C): uint8 (H, W, C).
+
+        Raises
+        ------
+        SourceError : a transform refuses the image, or its result has the wrong size
+        """
+        if isinstance(image, np.ndarray):
+            image = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(self._device)
+        (result,) = self._variants(Images.of([image]), [digest], [variant])
+        if isinstance(result, SourceError):
+            raise result
+        return np.ascontiguousarray(result.transpose(1, 2, 0))
+
+    # -- batches ------------------------------------------------------------------------------------------------------
+
+    def render(self, files: Iterable[File], begin: Callable[[int], None]) -> Iterator[Rendered | Finished]:
+        """`Renderer.render` in batches; `begin` is told of each file that is read, then of the batch's first."""
+        batch: list[tuple[File, bytes]] = []
+        height = width = 0
+        for file in files:
+            begin(file.place)
+            try:
+                data = file.read()
+            except SourceError as error:
+                yield Finished(file.place, error)
+                continue
+            own_height, own_width = _size_of(data)
+            height, width = max(height, own_height), max(width, own_width)
+            if len(batch) == BATCH_FILES or (batch and (len(batch) + 1) * height * width > BATCH_PIXELS):
+                yield from self._render(batch, begin)
+                batch, height, width = [], own_height, own_width
+            batch.append((file, data))
+        if batch:
+            yield from self._render(batch, begin)
+
+    def _render(
+        self, batch: Sequence[tuple[File, bytes]], begin: Callable[[int], None]
+    ) -> Iterator[Rendered | Finished]:
+        begin(batch[0][0].place)
+        decoded: list[tuple[File, DeviceImage]] = []
+        results = self._decoder([data for _, data in batch], [file.digest for file, _ in batch])
+        for (file, _), result in zip(batch, results, strict=True):
+            if isinstance(result, Failure):
+                yield Finished(file.place, SourceError(result.stage, result.reason))
+            else:
+                decoded.append((file, result))
+        if not decoded:
+            return
+        images = Images.of([image.image for _, image in decoded])
+        whole = np.ones(len(decoded), bool)
+        for turn in range(max(len(file.variants) for file, _ in decoded)):
+            wants = np.array([len(file.variants) > turn for file, _ in decoded])
+            places = np.flatnonzero(whole & wants)
+            if not len(places):
+                break
+            begin(decoded[places[0]][0].place)
+            files = [decoded[place][0] for place in places]
+            rendered = self._variants(
+                images if len(places) == len(images) else images[places],
+                [file.digest for file in files],
+                [file.variants[turn] for file in files],
+            )
+            for place, file, planes in zip(places, files, rendered, strict=True):
+                if isinstance(planes, SourceError):
+                    whole[place] = False
+                    yield Finished(file.place, planes)
+                else:
+                    image = decoded[place][1]
+                    decoder = DECODERS.index(image.decoder)
+                    yield Rendered(file.place, file.variants[turn], planes, image.source_hw, decoder)
+        for place in np.flatnonzero(whole):
+            file, image = decoded[place]
+            yield Finished(file.place, notes=image.notes)
+
+    def _variants(
+        self, images: Images, digests: Sequence[bytes], variants: Sequence[int]
+    ) -> list[np.ndarray | SourceError]:
+        """One variant of each image: uint8 (C, H, W) on the host, or why there is none."""
+        programs = [
+            self._program((height, width), digest, variant)
+            for (height, width), digest, variant in zip(images.sizes.tolist(), digests, variants, strict=True)
+        ]
+        sound = {place: program for place, program in enumerate(programs) if not isinstance(program, SourceError)}
+        places = np.array(list(sound), np.int64)
+        chosen = images if len(places) == len(images) or not len(places) else images[places]
+        planes = iter(self._run(chosen, list(sound.values())) if sound else ())
+        return [program if isinstance(program, SourceError) else next(planes) for program in programs]
+
+    def _program(self, hw: tuple[int, int], digest: bytes, variant: int) -> Program | SourceError:
+        channels = self.rendering.shape[0]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                steps = self._pipeline.decide((*hw, channels), random_state(self.rendering.seed, digest, variant))
+            check_result(self.rendering, steps[-1].shape if steps else (*hw, channels), np.dtype(np.uint8))
+            return program_of(steps, hw, channels)
+        except SourceError as error:
+            return error
+        except Exception as error:  # a transform may refuse an image: this one is listed
+            return refused(error)
+
+    def _run(self, images: Images, programs: Sequence[Program]) -> Sequence[np.ndarray | SourceError]:
+        """Results of programs on the host; where memory is short, half a batch at a time."""
+        try:
+            _, height, width = self.rendering.shape
+            return list(run(images, programs).pixels[:, :, :height, :width].cpu().numpy())
+        except torch.OutOfMemoryError:
+            if len(programs) == 1:
+                return [SourceError("memory", "not enough memory on the device to render it")]
+        middle = len(programs) // 2
+        places = np.arange(len(programs))
+        return [
+            *self._run(images[places[:middle]], programs[:middle]),
+            *self._run(images[places[middle:]], programs[middle:]),
+        ]
+
+
+def _size_of(data: bytes) -> tuple[int, int]:
+    """Height and width; of a file whose header we do not read so much that it goes alone."""
+    header = read_header(data)
+    return header.upright_hw if header is not None else (BATCH_PIXELS, 1)
