@@ -173,6 +173,11 @@ def _between(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) ->
 
 
 def _cubic(source: _Source, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """What lies further from the source than its own size, at least 16 pixels, is taken to be there, as in OpenCV."""
+    x, y = (
+        torch.minimum(torch.maximum(position, -reach), 2 * reach)
+        for position, reach in ((x, source.width.clamp(min=16)), (y, source.height.clamp(min=16)))
+    )
     left, top = x.floor(), y.floor()
     across, down = (cubic_weights(fraction[:, None]) for fraction in (x - left, y - top))
     columns = [source.columns(left + tap) for tap in range(-1, 3)]
