@@ -35,6 +35,8 @@ def resized(size_hw: tuple[int, int], target_hw: tuple[int, int], interpolation:
         return Sampling(_nearest_exact(*vertical), _nearest_exact(*horizontal))
     if interpolation == LINEAR_EXACT:
         return Sampling(_linear_exact(*vertical), _linear_exact(*horizontal), "exact")
+    if interpolation == CUBIC and min(size_hw) < 4:
+        return Sampling(_cubic_of_few(*vertical), _cubic_of_few(*horizontal), "float", scale=2**-22)
     if interpolation == CUBIC:
         return Sampling(_cubic(*vertical), _cubic(*horizontal), "float")
     if interpolation == LANCZOS4:
@@ -133,6 +135,13 @@ def _cubic(length: int, target: int) -> Taps:
     position = (np.arange(target) + 0.5) * (length / target) - 0.5
     whole = np.floor(position).astype(np.int64)
     return Taps(_around(whole, 4, length), np.stack(cubic_weights(position - whole), axis=1).astype(np.float32))
+
+
+def _cubic_of_few(length: int, target: int) -> Taps:
+    """Weights as OpenCV itself has them, for images that IPP refuses."""
+    whole, fraction = _centres(length, target)
+    weight = _eleven_bits(np.stack(cubic_weights(fraction), axis=1))
+    return Taps(_around(whole, 4, length), weight.astype(np.float32))
 
 
 def lanczos_weights(x: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Resampling along rows and columns: resizes, crops, pads, flips, turns."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +20,11 @@ fixed : weights of 11 bits, one rounding at the end
 float : float32, one rounding at the end, halves to even
 """
 
-_FRACTION_BITS = {"exact": 16, "fixed": 22}
+_FRACTION_BITS = {"linear": 2, "exact": 16, "fixed": 22}
+_ROWS, _COLUMNS = 2, 3
+
+_VALUES_AT_ONCE, _VALUES_AT_ONCE_ELSEWHERE = {"cpu": 1 << 20}, 1 << 25
+"""Most values that are computed together: what caches hold, or what keeps a device busy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,36 +118,55 @@ class Sampling:
     @staticmethod
     def run(images: Images, actions: Sequence["Sampling"]) -> Images:
         resample = _copied if actions[0].arithmetic == "copy" else _summed
-        pixels = resample(images.pixels, actions)
+        sizes = np.array([(len(action.rows.index), len(action.columns.index)) for action in actions], np.int64)
+        # Between the sums over columns and those over rows there are as many rows as are needed of the source.
+        work = np.maximum(sizes, [(len(np.unique(action.rows.index)), 1) for action in actions])
+        pixels = in_parts(images, sizes, work, lambda part, places: resample(part.pixels, [actions[p] for p in places]))
         if any(action.fill is not None for action in actions):
-            pixels = filled(
-                pixels,
-                outside([action.rows for action in actions], pixels.device)[:, :, None],
-                outside([action.columns for action in actions], pixels.device)[:, None, :],
-                [action.fill for action in actions],
-            )
+            pixels = filled(pixels, actions)
         if actions[0].transposed:
             pixels = pixels.transpose(2, 3).contiguous()
         return Images(pixels, np.array([action.size_hw for action in actions], np.int64))
 
 
-def outside(taps: Sequence[Taps], device: torch.device) -> torch.Tensor:
-    """Where the fill colour is along one axis of each image: bool (n, longest)."""
-    return torch.as_tensor(_padded([axis.outside for axis in taps]), device=device)
-
-
-def filled(
-    pixels: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, fills: Sequence[tuple[int, ...] | None]
+def in_parts(
+    images: Images, sizes: np.ndarray, work: np.ndarray, compute: Callable[[Images, np.ndarray], torch.Tensor]
 ) -> torch.Tensor:
-    """Give rows and columns of a batch, uint8 (n, C, H, W), the colour of their image.
+    """A batch computed in groups of images of similar size: little memory, and little of it beyond the images.
 
     Parameters
     ----------
-    rows, columns : bool, which broadcast to (n, H, W)
-    fills : of each image; None where neither selects anything
+    sizes : height and width of each result, int64 (n, 2)
+    work : height and width of the largest thing on the way to it, int64 (n, 2)
+    compute : (some of the images, their places in the batch) -> their results, uint8 (m, C, h, w)
+
+    Returns
+    -------
+    uint8 (n, C, H, W)
     """
-    colours = torch.tensor([fill or (0,) * pixels.shape[1] for fill in fills], dtype=torch.uint8, device=pixels.device)
-    return torch.where((rows | columns)[:, None], colours[:, :, None, None], pixels)
+    pixels = images.pixels
+    out = pixels.new_empty((len(images), pixels.shape[1], *sizes.max(axis=0).tolist()))
+    most = _VALUES_AT_ONCE.get(pixels.device.type, _VALUES_AT_ONCE_ELSEWHERE) // pixels.shape[1]
+    order = np.argsort(work.prod(axis=1), kind="stable")
+    while len(order):
+        room = np.maximum.accumulate(work[order]).prod(axis=1) * np.arange(1, len(order) + 1)
+        places = order[: max(1, int(np.searchsorted(room, most, side="right")))]
+        part = compute(images[places], places)
+        out[torch.as_tensor(places, device=out.device), :, : part.shape[2], : part.shape[3]] = part
+        order = order[len(places) :]
+    return out
+
+
+def filled(pixels: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
+    """Give what is outside, in a batch uint8 (n, C, H, W) that is not yet transposed, each image's fill colour."""
+    device = pixels.device
+    rows, columns = (
+        torch.as_tensor(_padded([axis.outside for axis in taps]), device=device)
+        for taps in ([sampling.rows for sampling in samplings], [sampling.columns for sampling in samplings])
+    )
+    nothing = (0,) * pixels.shape[1]
+    colours = torch.tensor([sampling.fill or nothing for sampling in samplings], dtype=torch.uint8, device=device)
+    return torch.where((rows[:, :, None] | columns[:, None, :])[:, None], colours[:, :, None, None], pixels)
 
 
 def padded_index(taps: Sequence[Taps]) -> np.ndarray:
@@ -153,7 +176,7 @@ def padded_index(taps: Sequence[Taps]) -> np.ndarray:
 
 def _copied(pixels: torch.Tensor, actions: Sequence[Sampling]) -> torch.Tensor:
     rows, columns = padded_index([a.rows for a in actions]), padded_index([a.columns for a in actions])
-    return _pick(pixels, torch.as_tensor(rows, device=pixels.device), torch.as_tensor(columns, device=pixels.device))
+    return _pick(_pick(pixels, _on(rows, pixels), _ROWS), _on(columns, pixels), _COLUMNS)
 
 
 def _summed(pixels: torch.Tensor, actions: Sequence[Sampling]) -> torch.Tensor:
@@ -161,29 +184,19 @@ def _summed(pixels: torch.Tensor, actions: Sequence[Sampling]) -> torch.Tensor:
     needed, row_index = zip(
         *(np.unique(np.maximum(action.rows.index, 0), return_inverse=True) for action in actions), strict=True
     )
-    source_rows = _on(_padded(needed), pixels)
+    window = _pick(pixels, _on(_padded(needed), pixels), _ROWS)
     row_index = [index.reshape(action.rows.index.shape) for index, action in zip(row_index, actions, strict=True)]
-    rows = _on(_padded_taps(row_index), pixels)
-    row_weight = torch.as_tensor(_padded_taps([action.rows.weight for action in actions]), device=pixels.device)
-    columns = _on(_padded_taps([action.columns.index for action in actions]), pixels)
-    column_weight = torch.as_tensor(_padded_taps([action.columns.weight for action in actions]), device=pixels.device)
     arithmetic = actions[0].arithmetic
 
-    sums: torch.Tensor | None = None
-    for column, weight in zip(columns, column_weight, strict=True):
-        term = _pick(pixels, source_rows, column).to(weight.dtype).mul_(weight[:, None, None, :])
-        sums = term if sums is None else sums.add_(term)
-    assert sums is not None
+    columns = _on(_padded_taps([action.columns.index for action in actions]), pixels)
+    weights = torch.as_tensor(_padded_taps([action.columns.weight for action in actions]), device=pixels.device)
+    sums = _weighted_sum(window, columns, weights, _COLUMNS)
     if arithmetic == "linear":
         sums >>= 4
+    rows = _on(_padded_taps(row_index), pixels)
+    weights = torch.as_tensor(_padded_taps([action.rows.weight for action in actions]), device=pixels.device)
+    total = _weighted_sum(sums, rows, weights, _ROWS, shift=16 if arithmetic == "linear" else 0)
 
-    total: torch.Tensor | None = None
-    for row, weight in zip(rows, row_weight, strict=True):
-        term = _pick_rows(sums, row).mul_(weight[:, None, :, None])
-        if arithmetic == "linear":
-            term >>= 16
-        total = term if total is None else total.add_(term)
-    assert total is not None
     if arithmetic == "float":
         scale, bias = torch.tensor(
             [[action.scale for action in actions], [action.bias for action in actions]],
@@ -192,27 +205,40 @@ def _summed(pixels: torch.Tensor, actions: Sequence[Sampling]) -> torch.Tensor:
         )[:, :, None, None, None]
         total = total.mul_(scale).add_(bias).round_()
     else:
-        bits = _FRACTION_BITS.get(arithmetic, 2)
+        bits = _FRACTION_BITS[arithmetic]
         total = total.add_(1 << bits - 1).bitwise_right_shift_(bits)
     return total.clamp_(0, 255).to(torch.uint8)
 
 
-def _pick(pixels: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """(n, C, H, W) at rows (n, R) and columns (n, Q): (n, C, R, Q)."""
-    table, number = _rows_numbered(pixels, rows)
-    return table[number[..., None], columns[:, None, None, :]]
+def _weighted_sum(
+    pixels: torch.Tensor, taps: torch.Tensor, weights: torch.Tensor, axis: int, shift: int = 0
+) -> torch.Tensor:
+    """Sum over taps, each (n, length), of the pixels found there times a weight; products may lose bits."""
+    term: torch.Tensor | None = None
+    total: torch.Tensor | None = None
+    for index, weight in zip(taps, weights, strict=True):
+        picked = _pick(pixels, index, axis)
+        if term is None or total is None:
+            term, total = picked.to(weight.dtype, copy=True), picked.new_zeros(picked.shape, dtype=weight.dtype)
+        else:
+            term.copy_(picked)
+        term.mul_(weight.view(_along(weight, axis)))
+        if shift:
+            term >>= shift
+        total += term
+    assert total is not None
+    return total
 
 
-def _pick_rows(pixels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    table, number = _rows_numbered(pixels, rows)
-    return table[number]
+def _pick(pixels: torch.Tensor, index: torch.Tensor, axis: int) -> torch.Tensor:
+    """Rows or columns of each image: (n, C, H, W) with H or W of index (n, length)."""
+    shape = list(pixels.shape)
+    shape[axis] = index.shape[1]
+    return pixels.gather(axis, index.view(_along(index, axis)).expand(shape))
 
 
-def _rows_numbered(pixels: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch as one table of rows, and the numbers in it of some rows of each image: int64 (n, C, R)."""
-    n, channels, height, width = pixels.shape
-    planes = torch.arange(n * channels, device=pixels.device).view(n, channels, 1)
-    return pixels.reshape(-1, width), planes * height + rows[:, None, :]
+def _along(index: torch.Tensor, axis: int) -> tuple[int, int, int, int]:
+    return (len(index), 1, -1, 1) if axis == _ROWS else (len(index), 1, 1, -1)
 
 
 def _on(index: np.ndarray, pixels: torch.Tensor) -> torch.Tensor:

@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from preprocess.torch_engine.actions import Action
 from preprocess.torch_engine.borders import CONSTANT, border_index
 from preprocess.torch_engine.images import Images
 from preprocess.torch_engine.resizing import CUBIC, LANCZOS4, LINEAR, NEAREST, cubic_weights, lanczos_weights
-from preprocess.torch_engine.sampling import Sampling, filled, outside, padded_index
-
-_VALUES_AT_ONCE = 1 << 24
-"""Most values of a result that are computed together: bounds the memory for coordinates and terms, 8 bytes each."""
+from preprocess.torch_engine.sampling import Sampling, filled, in_parts, padded_index
 
 _FAR = 2.0**30
 _SUBPIXEL_BITS, _WEIGHT_BITS = 5, 15
@@ -62,69 +60,70 @@ class Warp:
     @staticmethod
     def run(images: Images, actions: Sequence["Warp"]) -> Images:
         kept = [action.kept for action in actions]
-        rows, columns = padded_index([sampling.rows for sampling in kept]), padded_index([s.columns for s in kept])
-        channels = images.pixels.shape[1]
-        out = images.pixels.new_empty((len(actions), channels, rows.shape[1], columns.shape[1]))
-        step = max(1, _VALUES_AT_ONCE // (channels * rows.shape[1] * columns.shape[1]))
-        for begin in range(0, len(actions), step):
-            part = slice(begin, begin + step)
-            source = _Source.of(images, part, actions[part])
-            first = actions[0]
-            coordinates = _coordinates_in_32nds if first.interpolation == LANCZOS4 else _coordinates
-            x, y = coordinates(actions[part], rows[part], columns[part], out.device)
-            out[part] = _INTERPOLATE[first.interpolation](source, x, y)
+        sizes = np.array([(len(sampling.rows.index), len(sampling.columns.index)) for sampling in kept], np.int64)
+        out = in_parts(images, sizes, sizes, lambda part, places: _warped(part, [actions[place] for place in places]))
         if any(sampling.fill is not None for sampling in kept):
-            out = filled(
-                out,
-                outside([sampling.rows for sampling in kept], out.device)[:, :, None],
-                outside([sampling.columns for sampling in kept], out.device)[:, None, :],
-                [sampling.fill for sampling in kept],
-            )
+            out = filled(out, kept)
         if kept[0].transposed:
             out = out.transpose(2, 3).contiguous()
         return Images(out, np.array([sampling.size_hw for sampling in kept], np.int64))
 
 
+def _warped(images: Images, actions: Sequence[Warp]) -> torch.Tensor:
+    """The kept pixels of each canvas: uint8 (n, C, h, w)."""
+    rows = padded_index([action.kept.rows for action in actions])
+    columns = padded_index([action.kept.columns for action in actions])
+    interpolation = actions[0].interpolation
+    coordinates = _coordinates_in_32nds if interpolation == LANCZOS4 else _coordinates
+    x, y = coordinates(actions, rows, columns, images.pixels.device)
+    return _INTERPOLATE[interpolation](_Source.of(images, actions), x, y)
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the pixels come from: a batch as planes, its images' sizes, and what is around them."""
+    """Where the pixels of a batch come from, and what is around its images.
+
+    Attributes
+    ----------
+    planes : uint8 (n, C, rows x columns); with a constant border, every image has a frame of that colour
+    row_length : of the planes
+    height, width : of each image, int64 (n, 1, 1), without the frame
+    mode : of the border
+    """
 
     planes: torch.Tensor
     row_length: int
     height: torch.Tensor
     width: torch.Tensor
     mode: int
-    border: torch.Tensor
 
     @staticmethod
-    def of(images: Images, part: slice, actions: Sequence[Warp]) -> "_Source":
-        pixels = images.pixels[part]
-        sizes = torch.as_tensor(images.sizes[part], device=pixels.device)[:, :, None, None]
-        border = torch.tensor([action.border for action in actions], dtype=torch.uint8, device=pixels.device)
-        return _Source(
-            pixels.flatten(2),
-            pixels.shape[3],
-            sizes[:, 0],
-            sizes[:, 1],
-            actions[0].border_mode,
-            border[:, :, None, None],
-        )
+    def of(images: Images, actions: Sequence[Warp]) -> "_Source":
+        pixels, mode = images.pixels, actions[0].border_mode
+        height, width = torch.as_tensor(images.sizes, device=pixels.device)[:, :, None, None].unbind(1)
+        if mode == CONSTANT:
+            colours = torch.tensor([action.border for action in actions], dtype=torch.uint8, device=pixels.device)
+            inside = F.pad(images.inside, (1, 1, 1, 1))
+            pixels = torch.where(inside, F.pad(pixels, (1, 1, 1, 1)), colours[:, :, None, None])
+        return _Source(pixels.flatten(2), pixels.shape[3], height, width, mode)
 
     def rows(self, y: torch.Tensor) -> torch.Tensor:
-        return border_index(y, self.height, self.mode)
+        """Where in the planes rows begin, for whole numbers of any type and size."""
+        return self._index(y, self.height) * self.row_length
 
     def columns(self, x: torch.Tensor) -> torch.Tensor:
-        return border_index(x, self.width, self.mode)
+        return self._index(x, self.width)
 
-    def at(self, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Pixels, uint8 (n, C, h, w), at what `rows` and `columns` give for int64 (n, h, w)."""
-        place = (y.clamp(min=0) * self.row_length + x.clamp(min=0))[:, None]
-        channels = self.planes.shape[1]
-        found = self.planes.gather(2, place.expand(-1, channels, -1, -1).flatten(2))
-        found = found.view(len(place), channels, *place.shape[2:])
+    def _index(self, position: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
         if self.mode == CONSTANT:
-            found = torch.where(((y < 0) | (x < 0))[:, None], self.border, found)
-        return found
+            return torch.minimum(position.clamp(min=-1), length).long() + 1
+        return border_index(position.long(), length, self.mode)
+
+    def at(self, row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+        """Pixels, uint8 (n, C, h, w), at what `rows` and `columns` give for (n, h, w)."""
+        place = (row + column)[:, None]
+        shape = (-1, self.planes.shape[1], *place.shape[2:])
+        return self.planes.gather(2, place.expand(shape).flatten(2)).view(shape)
 
 
 def _coordinates(
@@ -154,13 +153,12 @@ def _coordinates(
 
 
 def _nearest(source: _Source, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return source.at(source.rows(y.round_().long()), source.columns(x.round_().long()))
+    return source.at(source.rows(y.round_()), source.columns(x.round_()))
 
 
 def _linear(source: _Source, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     left, top = x.floor(), y.floor()
     x, y = (x - left)[:, None], (y - top)[:, None]
-    left, top = left.long(), top.long()
     columns = source.columns(left), source.columns(left + 1)
     above, below = (
         _between(source.at(row, columns[0]).float(), source.at(row, columns[1]).float(), x)
@@ -175,9 +173,13 @@ def _between(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor) ->
 
 
 def _cubic(source: _Source, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """What lies further from the source than its own size, at least 16 pixels, is taken to be there, as in OpenCV."""
+    x, y = (
+        torch.minimum(torch.maximum(position, -reach), 2 * reach)
+        for position, reach in ((x, source.width.clamp(min=16)), (y, source.height.clamp(min=16)))
+    )
     left, top = x.floor(), y.floor()
     across, down = (cubic_weights(fraction[:, None]) for fraction in (x - left, y - top))
-    left, top = left.long(), top.long()
     columns = [source.columns(left + tap) for tap in range(-1, 3)]
 
     def line(tap: int) -> torch.Tensor:
