@@ -101,6 +101,33 @@ def build(
 
 
 @click.command()
+@click.argument("source", type=FOLDER)
+@click.option("--recipe", type=FOLDER, help="YAML file; without it the default.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
+)
+@click.option("--split", help="Split to draw; the recipe's first unless given.")
+@click.option("-o", "--output", type=FOLDER, default="preview.png", show_default=True, help="PNG file to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def preview(
+    source: Path, recipe: Path | None, overrides: tuple[str, ...], split: str | None, output: Path, as_json: bool
+) -> None:
+    """Draw what a recipe makes of 16 images of SOURCE, each beside its variants. Makes no cache.
+
+    The pixels are those that a build would store, before they are normalised.
+
+    \b
+    decant preview photos --recipe recipe.yaml -o look.png
+    decant preview photos --set size=96 --split val
+    """
+    augment.library(without_torch=True)
+    from preprocess.trial import preview as try_out
+
+    report = try_out(source, recipe, output, overrides=overrides, split=split)
+    say(report.to_json() if as_json else str(report))
+
+
+@click.command()
 @click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="[SOURCE] CACHE")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def status(folders: tuple[Path, ...], as_json: bool) -> None:
@@ -129,11 +156,12 @@ def status(folders: tuple[Path, ...], as_json: bool) -> None:
 @click.option("-o", "--output", type=FOLDER, help="PNG file to draw the samples into, all variants side by side.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(cache: Path, index: tuple[int, ...], split: str | None, output: Path | None, as_json: bool) -> None:
-    """Say what CACHE holds; of samples by INDEX, where they come from.
+    """Say what CACHE holds; of samples by INDEX, where they come from and what is stored of them.
 
     \b
     decant show cache
     decant show cache 0 5 --split val
+    decant show cache -- -1            the last sample
     decant show cache -o look.png
     """
     from preprocess.show import show as show_cache
