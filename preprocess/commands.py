@@ -1,6 +1,7 @@
 """The commands, each one call of a library function; loaded by `cli` when named."""
 
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -147,6 +148,71 @@ def status(folders: tuple[Path, ...], as_json: bool) -> None:
     *source, cache = folders
     report = look(source[0] if source else None, cache)
     say(report.to_json() if as_json else str(report))
+
+
+@click.command()
+@click.argument("source", type=FOLDER)
+@click.argument("cache", type=FOLDER)
+@click.option("--recipe", type=FOLDER, help="YAML file; without it the cache's own, or the default.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
+)
+@click.option("--workers", type=int, help="Processes; one for each processor unless given.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--strict", is_flag=True, help="Commit nothing if a single image fails (--max-failures 0).")
+@click.option("--max-failures", metavar="N|N%", help="Images that may fail; unless given the larger of 1% and 10.")
+@click.option("--settle", type=float, default=2, show_default=True, help="Seconds without a change before a build.")
+@click.option("--poll", type=float, default=1, show_default=True, help="Seconds between two looks at SOURCE.")
+def watch(
+    source: Path,
+    cache: Path,
+    recipe: Path | None,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    device: str,
+    strict: bool,
+    max_failures: str | None,
+    settle: float,
+    poll: float,
+) -> None:
+    """Build CACHE again whenever SOURCE has come to rest, until Ctrl-C or SIGTERM; a line for each build.
+
+    Looks at names, sizes and time stamps, so that network folders are watched as well. A build that fails says why,
+    and the next change is waited for.
+
+    \b
+    decant watch photos cache
+    decant watch /mnt/incoming cache --recipe recipe.yaml --settle 30
+    """
+    from preprocess.progress import progress_bar
+
+    augment.library(without_torch=True)
+    from preprocess.builder import build as build_cache
+    from preprocess.report import BuildReport
+    from preprocess.watching import watch as watch_folder
+
+    def rebuild() -> BuildReport:
+        with progress_bar(transient=True) as progress:
+            return build_cache(
+                source,
+                cache,
+                recipe,
+                overrides=overrides,
+                workers=workers,
+                device=device,
+                max_failures=0 if strict else max_failures,
+                progress=progress,
+            )
+
+    _say_aside(f"watching {source}; Ctrl-C ends it")
+    watch_folder(
+        source,
+        rebuild,
+        lambda line: say(f"{datetime.now():%F %T}  {line}"),
+        recipe=recipe,
+        settle_s=settle,
+        poll_s=poll,
+    )
 
 
 @click.command()
