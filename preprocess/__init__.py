@@ -11,6 +11,7 @@ _PUBLIC = {
     "FailureBudgetExceeded": "errors",
     "PixelsWouldDiffer": "errors",
     "PreprocessError": "errors",
+    "Preview": "trial",
     "RepairReport": "mending",
     "Recipe": "recipe",
     "RecipeError": "errors",
@@ -20,6 +21,7 @@ _PUBLIC = {
     "UsageError": "errors",
     "WorkerError": "errors",
     "build": "builder",
+    "preview": "trial",
     "repair": "mending",
     "status": "survey",
 }

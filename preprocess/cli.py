@@ -10,7 +10,9 @@ import click
 
 _COMMANDS = {
     "build": ("preprocess.commands:build", "Bring CACHE up to date with the images in SOURCE."),
+    "preview": ("preprocess.commands:preview", "Draw what a recipe makes of a few images, without a cache."),
     "status": ("preprocess.commands:status", "Say what changed in SOURCE, and what a build would do."),
+    "watch": ("preprocess.commands:watch", "Build again whenever SOURCE has come to rest."),
     "show": ("preprocess.commands:show", "Say what a cache holds, and draw samples of it."),
     "log": ("preprocess.upkeep:log", "List the snapshots of a cache."),
     "rollback": ("preprocess.upkeep:rollback", "Make an older snapshot the one in force."),
