@@ -55,7 +55,7 @@ class Decoder:
     nvjpeg : made for the same device and channels; None: OpenCV decodes all
     threads : that decode with OpenCV while nvJPEG works
     checked_1_in : of how many of nvJPEG's files one is compared with OpenCV's decode; which ones, their digests say
-    opencv : what decodes the others, with the signature of `decode.decode`
+    opencv : what decodes the others, with the signature of `decode.decode`; None: that one
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Decoder:
         nvjpeg: Nvjpeg | None = None,
         threads: int = 1,
         checked_1_in: int = CHECKED_1_IN,
-        opencv: Callable[..., Decoded] = decode,
+        opencv: Callable[..., Decoded] | None = None,
     ) -> None:
         self._device = device
         self._channels = channels
@@ -77,7 +77,7 @@ class Decoder:
         self._nvjpeg = nvjpeg
         self._threads = threads
         self._checked_1_in = checked_1_in
-        self._opencv = opencv
+        self._opencv = opencv or decode
 
     def __call__(
         self, files: Sequence[bytes], digests: Sequence[bytes], begin: Callable[[int], None] = lambda place: None
