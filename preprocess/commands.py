@@ -29,7 +29,7 @@ def _say_aside(text: str) -> None:
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
 )
 @click.option("--workers", type=int, help="Processes; one for each processor unless given.")
-@click.option("--device", default="auto", show_default=True, help="auto or cpu.")
+@click.option("--device", default="auto", show_default=True, help="auto (as the cache is), cpu or cuda.")
 @click.option("--limit", type=int, help="Only the first N images of each split, into a new cache.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, how long it takes and how big it gets.")
 @click.option("--strict", is_flag=True, help="Commit nothing if a single image fails (--max-failures 0).")
