@@ -11,6 +11,7 @@ _PUBLIC = {
     "FailureBudgetExceeded": "errors",
     "PixelsWouldDiffer": "errors",
     "PreprocessError": "errors",
+    "Proposal": "proposal",
     "RepairReport": "mending",
     "Recipe": "recipe",
     "RecipeError": "errors",
@@ -20,6 +21,7 @@ _PUBLIC = {
     "UsageError": "errors",
     "WorkerError": "errors",
     "build": "builder",
+    "propose_recipe": "proposal",
     "repair": "mending",
     "status": "survey",
 }
