@@ -55,12 +55,14 @@ class Proposal:
 
         Raises
         ------
-        UsageError : the file exists, and is not to be overwritten
+        UsageError : the file exists, and is not to be overwritten; or it is a folder
         StorageError : it cannot be written
         """
         target, data = Path(os.path.expanduser(path)), self.text.encode()
+        if target.is_dir():
+            raise UsageError(f"{str(target)!r} is a folder; the name of a file expected, such as recipe.yaml")
         if overwrite:
-            durable.replace_file(target, data, target.with_name(target.name + ".new"))
+            durable.replace_file(target, data, target.with_name(f".{target.name}.decant-init"))
         else:
             try:
                 durable.write_file(target, data)
@@ -84,9 +86,14 @@ class Proposal:
         lines = [f"{f'wrote {self.path}' if self.path else 'a recipe'} for {printable(self.source)}"]
         for key, text in [*rows.items(), *(("note", note) for note in self.notes)]:
             lines += textwrap.wrap(f"  {key:<10} {text}", _WIDTH, subsequent_indent=" " * 13, break_on_hyphens=False)
-        cache = os.path.normpath(self.source) + ".cache"
-        command = ["decant", "build", self.source, cache, "--recipe", self.path or "recipe.yaml"]
+        command = ["decant", "build", self.source, self._cache(), "--recipe", self.path or "recipe.yaml"]
         return "\n".join([*lines, "", "To build it:", f"    {shlex.join(command)}"])
+
+    def _cache(self) -> str:
+        """A place for the cache: here, unless that is inside of SOURCE; then beside it."""
+        source, here = os.path.realpath(self.source), os.path.realpath(".")
+        inside = os.path.commonpath([source, here]) == source
+        return (source if inside else os.path.basename(source)) + ".cache"
 
 
 def propose_recipe(source: str | os.PathLike[str], size: int | Size | None = None) -> Proposal:
@@ -116,14 +123,9 @@ def propose_recipe(source: str | os.PathLike[str], size: int | Size | None = Non
     title = f"A recipe for {printable(os.path.basename(os.path.abspath(folder)))}, as decant init proposes it."
     summary = _summary(found, census)
     head = [title, f"Found: {_found_in_words(summary)}.", "Every key may be changed, or left out for its default."]
-    text = (
-        "\n".join(
-            [*(line for part in head for line in comment_lines(part)), *commented_yaml(chosen.values, chosen.comments)]
-        )
-        + "\n"
-    )
+    lines = [line for part in head for line in comment_lines(part)] + commented_yaml(chosen.values, chosen.comments)
     notes = _notes(found, census, recipe) + departures(recipe, found, class_table(found, None), ())
-    return Proposal(str(folder), recipe, text, chosen.reasons, summary, notes)
+    return Proposal(str(folder), recipe, "\n".join(lines) + "\n", chosen.reasons, summary, notes)
 
 
 def _summary(found: Scan, census: Census) -> dict[str, Any]:

@@ -248,6 +248,19 @@ def test_as_json(tmp_path):
     assert told["found"]["median_hw"] == [32, 32]
 
 
+def test_the_command_it_names_puts_the_cache_outside_of_the_images(tmp_path, monkeypatch):
+    many(tmp_path / "photos" / "train", 1, 32, 32)
+
+    for here, source, cache in (
+        (tmp_path, "photos", "photos.cache"),
+        (tmp_path, "photos/train/", "train.cache"),
+        (tmp_path / "photos", ".", f"{tmp_path}/photos.cache"),
+        (tmp_path / "photos" / "train", "..", f"{tmp_path}/photos.cache"),
+    ):
+        monkeypatch.chdir(here)
+        assert str(propose_recipe(source)).endswith(f" {cache} --recipe recipe.yaml")
+
+
 def test_a_file_that_is_there_stays_unless_it_is_to_be_overwritten(tmp_path):
     many(tmp_path / "photos" / "cat", 1, 32, 32)
     proposal, path = propose_recipe(tmp_path / "photos"), tmp_path / "recipe.yaml"
@@ -260,6 +273,9 @@ def test_a_file_that_is_there_stays_unless_it_is_to_be_overwritten(tmp_path):
 
     proposal.write(path, overwrite=True)
     assert path.read_text("utf-8") == proposal.text
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="photos' is a folder"):
+            proposal.write(tmp_path / "photos", overwrite=overwrite)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["photos", "recipe.yaml"]
 
 
