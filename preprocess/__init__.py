@@ -12,6 +12,7 @@ _PUBLIC = {
     "PixelsWouldDiffer": "errors",
     "PreprocessError": "errors",
     "Preview": "trial",
+    "Proposal": "proposal",
     "RepairReport": "mending",
     "Recipe": "recipe",
     "RecipeError": "errors",
@@ -22,6 +23,7 @@ _PUBLIC = {
     "WorkerError": "errors",
     "build": "builder",
     "preview": "trial",
+    "propose_recipe": "proposal",
     "repair": "mending",
     "status": "survey",
 }

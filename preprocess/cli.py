@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 _COMMANDS = {
+    "init": ("preprocess.commands:init", "Look at the images in SOURCE and write a recipe for them."),
     "build": ("preprocess.commands:build", "Bring CACHE up to date with the images in SOURCE."),
     "preview": ("preprocess.commands:preview", "Draw what a recipe makes of a few images, without a cache."),
     "status": ("preprocess.commands:status", "Say what changed in SOURCE, and what a build would do."),

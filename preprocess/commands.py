@@ -1,5 +1,6 @@
 """The commands, each one call of a library function; loaded by `cli` when named."""
 
+import re
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,32 @@ def say(text: str) -> None:
 def _say_aside(text: str) -> None:
     """What is no result goes to stderr."""
     click.echo(text.encode("utf-8", "backslashreplace"), err=True)
+
+
+@click.command()
+@click.argument("source", type=FOLDER)
+@click.option("-o", "--output", type=FOLDER, default="recipe.yaml", show_default=True, help="File to write.")
+@click.option("--size", metavar="N|HxW", help="Height and width to store, such as 160 or 160x224.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found and chosen as JSON.")
+def init(source: Path, output: Path, size: str | None, force: bool, as_json: bool) -> None:
+    """Look at the images in SOURCE and write a recipe for them, with the reason of every choice.
+
+    Reads headers only, of 2,000 images at most.
+
+    \b
+    decant init photos
+    decant init photos -o small.yaml --size 128
+    """
+    if size is not None and not re.fullmatch(r"[0-9]+(x[0-9]+)?", size):
+        raise click.UsageError(f"--size: a number like 160, or HEIGHTxWIDTH like 160x224, expected, found {size!r}")
+    augment.library(without_torch=True)
+    from preprocess.proposal import propose_recipe
+
+    sides = [int(side) for side in size.split("x")] if size else []
+    proposal = propose_recipe(source, (sides[0], sides[-1]) if sides else None)
+    proposal.write(output, overwrite=force)
+    say(proposal.to_json() if as_json else str(proposal))
 
 
 @click.command()
