@@ -60,7 +60,7 @@ def contact_sheet(cache: Cache, split: str, samples: Sequence[int]) -> np.ndarra
     rows = []
     variants = min(table.variants, _MOST_VARIANTS)
     for number in samples:
-        rows.append([_as_seen(cache.image(split, int(number), k), table.mean, table.std) for k in range(variants)])
+        rows.append([as_seen(cache.image(split, int(number), k), table.mean, table.std) for k in range(variants)])
     if variants == 1:  # one image a sample: several samples a row
         flat = [row[0] for row in rows]
         rows = [flat[i : i + _COLUMNS] for i in range(0, len(flat), _COLUMNS)]
@@ -76,7 +76,7 @@ def contact_sheet(cache: Cache, split: str, samples: Sequence[int]) -> np.ndarra
     return sheet
 
 
-def _as_seen(chunk: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+def as_seen(chunk: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     planes = chunk if chunk.dtype == np.uint8 else denormalise(chunk, normalisation_table(mean, std))
     return np.broadcast_to(planes.transpose(1, 2, 0), (*planes.shape[1:], 3))
 
