@@ -9,6 +9,7 @@ from typing import Any
 _PUBLIC = {
     "BuildReport": "report",
     "FailureBudgetExceeded": "errors",
+    "PageReport": "page",
     "PixelsWouldDiffer": "errors",
     "PreprocessError": "errors",
     "RepairReport": "mending",
@@ -22,6 +23,7 @@ _PUBLIC = {
     "build": "builder",
     "repair": "mending",
     "status": "survey",
+    "write_report": "page",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -49,13 +49,13 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def class_balance(names: Sequence[str], counts: Mapping[str, Sequence[int]], gap_after: int | None = None) -> str:
+def class_balance(names: Sequence[str], counts: Mapping[str, np.ndarray], gap_after: int | None = None) -> str:
     """Samples of each class, a bar a class, a colour a split.
 
     Parameters
     ----------
     names : of the classes, from top to bottom
-    counts : split -> one number a class
+    counts : split -> int64 (n,), one number a class
     gap_after : leave room behind so many classes, as others are left out there
     """
     places = np.arange(len(names), dtype=float)
@@ -66,7 +66,7 @@ def class_balance(names: Sequence[str], counts: Mapping[str, Sequence[int]], gap
         left = np.zeros(len(names))
         for number, (split, values) in enumerate(counts.items()):
             axes.barh(places, values, 0.75, left, color=_series(number), label=split)
-            left += np.array(values)
+            left += values
         axes.set_yticks(places, names)
         axes.set_ylim(places[-1] + 0.6, -0.6)
         axes.set_xlabel("samples")

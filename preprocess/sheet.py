@@ -1,4 +1,4 @@
-"""Which stored images a report shows: some of each class, in every split, each beside its source where that is known."""
+"""Which stored images a report shows: some of each class, of every split, beside their sources if these are known."""
 
 import os
 from collections.abc import Iterator
@@ -56,6 +56,11 @@ class Sample:
     source_hw: tuple[int, int]
     source: Cell | None
     variants: list[Cell]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The source, if it is known where it is, and the variants."""
+        return self.variants if self.source is None else [self.source, *self.variants]
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,12 @@ def contact_sheet(cache: Cache, split: str, samples: Sequence[int]) -> np.ndarra
 
 
 def as_seen(chunk: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """A stored tensor as 8-bit pixels in colour: uint8 (H, W, 3), of gray tensors a view.
+
+    Raises
+    ------
+    ValueError : a value is none that mean and std make of a pixel
+    """
     planes = chunk if chunk.dtype == np.uint8 else denormalise(chunk, normalisation_table(mean, std))
     return np.broadcast_to(planes.transpose(1, 2, 0), (*planes.shape[1:], 3))
 
