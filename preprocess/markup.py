@@ -40,25 +40,31 @@ small, figcaption, .faint { color: var(--faint); font-size: .8rem; font-weight: 
 .cards .card { margin: 0; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
-th, td { text-align: right; padding: .2rem .7rem .2rem 0; vertical-align: top; min-width: 3.2rem; }
+th, td { text-align: right; padding: .2rem .7rem .2rem 0; vertical-align: top; white-space: nowrap; }
 th { color: var(--faint); font-weight: normal; }
 th:first-child, td:first-child, .words td, .words th { text-align: left; }
+td:first-child, .words td { white-space: normal; min-width: 6rem; }
 tr + tr > * { border-top: 1px solid var(--line); }
 .plot { display: block; width: 100%; height: auto; max-width: 32rem; }
 .samples { display: flex; flex-wrap: wrap; gap: .5rem .75rem; }
 .sample { margin: 0; max-width: 100%; }
 .strip { display: flex; flex-wrap: wrap; gap: .25rem; }
-.cell { width: 5rem; text-align: center; line-height: 1.3; }
-.cell img, .lost { width: 5rem; height: 5rem; object-fit: contain; background: var(--page); display: block; }
+.cell { width: 4rem; text-align: center; line-height: 1.3; }
+.cell img, .lost { width: 4rem; height: 4rem; object-fit: contain; background: var(--page); display: block; }
 .cell .small { image-rendering: pixelated; }
 .lost { display: flex; align-items: center; justify-content: center; border: 1px dashed var(--faint); padding: .2rem;
   font-size: .75rem; color: var(--mark); }
-.source { border-right: 2px solid var(--line); padding-right: .25rem; width: 5.4rem; }
+.source { border-right: 2px solid var(--line); padding-right: .25rem; width: 4.4rem; }
 figcaption { width: 0; min-width: 100%; }
 nav a { margin-right: .9rem; white-space: nowrap; }
 pre { white-space: pre-wrap; font-size: .8rem; }
 summary { cursor: pointer; }
-@media (min-width: 48rem) { body { padding: 1.5rem 1.5rem 4rem; } }
+@media (min-width: 48rem) {
+  body { padding: 1.5rem 1.5rem 4rem; }
+  .cell, .cell img, .lost { width: 4.75rem; }
+  .cell img, .lost { height: 4.75rem; }
+  .source { width: 5.15rem; }
+}
 """
 
 

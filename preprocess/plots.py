@@ -70,7 +70,7 @@ def class_balance(names: Sequence[str], counts: Mapping[str, np.ndarray], gap_af
         axes.set_yticks(places, names)
         axes.set_ylim(places[-1] + 0.6, -0.6)
         axes.set_xlabel("samples")
-        axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+        axes.locator_params("x", integer=True, nbins=5)
         _legend(figure, len(counts))
         return _svg(figure, "Bars: samples of each class, by split")
 
@@ -93,7 +93,7 @@ def source_sizes(sizes_hw: np.ndarray, size_hw: tuple[int, int]) -> str:
         axes.axvline(min(size_hw), color=_TEXT, linestyle=":", label="tensor")
         _log_axis(axes, min(low, *size_hw), max(high, *size_hw), "pixels", "{:.0f}")
         axes.set_ylabel("images")
-        axes.yaxis.get_major_locator().set_params(integer=True, nbins=5)
+        axes.locator_params("y", integer=True, nbins=5)
         _legend(figure, 3)
         return _svg(figure, "Histogram: lengths of the sources' sides in pixels")
 

@@ -11,6 +11,7 @@ from cache_store.canonical import digest_of
 from cache_store.errors import IntegrityError
 from cache_store.manifest import SplitTable
 from cache_store.reader import Cache
+from cache_store.shard import checksum
 from preprocess.decode import decode
 from preprocess.errors import SourceError
 from preprocess.paths import Paths
@@ -81,7 +82,7 @@ class Row:
 def rows(cache: Cache, source: Path | None) -> Iterator[Row]:
     """Up to `MAX_CLASSES` classes that have samples, evenly spread, each with up to `MAX_IMAGES` of their images.
 
-    A damaged image, or a source that is gone or not the one that the cache was made from, is shown as such.
+    A damaged image, or a source that is gone or not the one that the cache was made from, is named as such.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ def _sample(cache: Cache, split: str, number: int, variants: int, source: Path |
     height, width = table["source_hw"][number].tolist()
     beside = None
     if source is not None:
-        beside = _source(source, path, int(table["size"][number]), table["digest"][number].tobytes())
+        beside = source_cell(source, path, int(table["size"][number]), table["digest"][number].tobytes())
     cells = [_variant(cache, split, number, k) for k in range(variants)]
     return Sample(split, os.fsdecode(path), (height, width), beside, cells)
 
@@ -133,14 +134,24 @@ def _variant(cache: Cache, split: str, number: int, k: int) -> Cell:
     table = cache.split(split)
     title = f"variant {k}" if table.variants > 1 else "tensor"
     try:
-        seen = as_seen(cache.image(split, number, k), table.mean, table.std)
-    except (IntegrityError, ValueError):  # the latter: values that no pixel is normalised to
+        stored = cache.image(split, number, k)
+    except IntegrityError:
         return Cell(title, None, "damaged")
-    return Cell(title, fitted(np.ascontiguousarray(seen), MAX_SIDE))
+    if checksum(stored.reshape(-1).view(np.uint8)) != table["checksum"][number, k]:
+        return Cell(title, None, "damaged")
+    return Cell(title, fitted(as_seen(stored, table.mean, table.std), MAX_SIDE))
 
 
-def _source(folder: Path, path: bytes, size: int, digest: bytes) -> Cell:
-    """The file that a sample was made from. Only bytes that were decoded before are decoded: they are no danger."""
+def source_cell(folder: Path, path: bytes, size: int, digest: bytes) -> Cell:
+    """The file that a sample was made from, if it is still the same.
+
+    Only bytes that a build has decoded before are decoded: they do not end this process.
+
+    Parameters
+    ----------
+    path : in `folder`; one that leads out of it is not followed
+    size, digest : of the file when it was built
+    """
     parts = path.split(b"/")
     if path.startswith(b"/") or b".." in parts or b"\0" in path:
         return Cell("source", None, "not a path in SOURCE")
