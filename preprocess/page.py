@@ -88,14 +88,16 @@ def _sources(cache: Path, given: str | os.PathLike[str] | None) -> tuple[Path | 
         folder = Path(os.path.expanduser(given))
         if not folder.is_dir():
             raise UsageError(f"SOURCE {str(folder)!r} is not a folder; name the one that the cache was built from")
-        return folder, f"Sources are from {printable(str(folder))}."
+        return folder, _found(folder)
     hinted = source_by_hint(cache)
-    if hinted is None:
-        return None, "Where the sources are is not known; --source DIR shows them beside their variants."
-    if not hinted.is_dir():
-        gone = f"The sources are not in {printable(str(hinted))} any more"
-        return None, f"{gone}; --source DIR shows them beside their variants."
-    return hinted, f"Sources are from {printable(str(hinted))}."
+    if hinted is not None and hinted.is_dir():
+        return hinted, _found(hinted)
+    return None, "Where the sources are is not known; --source DIR shows them beside their variants."
+
+
+def _found(folder: Path) -> str:
+    # The name alone: a page that is passed on need not say where its author keeps things.
+    return f"Sources are from {printable(folder.resolve().name)}."
 
 
 def _page(cache: Cache, source: Path | None, where: str) -> tuple[str, int, list[str]]:

@@ -7,6 +7,8 @@ light and a dark page. Text stays text: it can be read aloud, searched and selec
 import contextlib
 import io
 import re
+import shlex
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -45,7 +47,7 @@ def require_matplotlib() -> None:
     except ImportError as error:
         raise UsageError(
             f"the plots of a report need matplotlib, which cannot be imported ({error}); "
-            "run: pip install 'matplotlib>=3.8'"
+            f"run: {shlex.quote(sys.executable)} -m pip install 'matplotlib>=3.8'"
         ) from error
 
 

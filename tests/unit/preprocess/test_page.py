@@ -283,7 +283,7 @@ def test_what_is_written_is_said_in_words_and_as_json(place):
 def test_without_matplotlib_the_line_that_installs_it_is_given(place, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
-    with pytest.raises(UsageError, match="run: pip install 'matplotlib>=3.8'"):
+    with pytest.raises(UsageError, match="run: .* -m pip install 'matplotlib>=3.8'"):
         page(place)
     assert not (place / "report.html").exists()
 
