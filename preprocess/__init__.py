@@ -9,6 +9,7 @@ from typing import Any
 _PUBLIC = {
     "BuildReport": "report",
     "FailureBudgetExceeded": "errors",
+    "PageReport": "page",
     "PixelsWouldDiffer": "errors",
     "PreprocessError": "errors",
     "Preview": "trial",
@@ -26,6 +27,7 @@ _PUBLIC = {
     "propose_recipe": "proposal",
     "repair": "mending",
     "status": "survey",
+    "write_report": "page",
 }
 
 __all__ = sorted(_PUBLIC)

@@ -263,6 +263,26 @@ def show(cache: Path, index: tuple[int, ...], split: str | None, output: Path | 
 
 
 @click.command()
+@click.argument("cache", type=FOLDER)
+@click.option("--source", type=FOLDER, help="Folder of images; the one that CACHE was built from unless given.")
+@click.option("-o", "--output", type=FOLDER, required=True, help="HTML file to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written, and what stands out, as JSON.")
+def report(cache: Path, source: Path | None, output: Path, as_json: bool) -> None:
+    """Write one page about CACHE: images of each class beside their sources, balance, sizes, failures, leakage.
+
+    The page loads nothing from elsewhere and runs no script: it can be mailed as it is.
+
+    \b
+    decant report cache -o report.html
+    """
+    augment.library(without_torch=True)
+    from preprocess.page import write_report
+
+    written = write_report(cache, output, source)
+    say(written.to_json() if as_json else str(written))
+
+
+@click.command()
 @click.argument("cache", type=FOLDER, required=False)
 def doctor(cache: Path | None) -> None:
     """Check this installation, what it can decode, and (if given) that CACHE can be read.

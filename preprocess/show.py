@@ -64,7 +64,7 @@ def contact_sheet(cache: Cache, split: str, samples: Sequence[int]) -> np.ndarra
     paths, variants = table.paths(), min(table.variants, MOST_VARIANTS)
     blocks = []
     for number in samples:
-        tiles = [_as_seen(_stored(cache, split, number, k), table.mean, table.std) for k in range(variants)]
+        tiles = [as_seen(_stored(cache, split, number, k), table.mean, table.std) for k in range(variants)]
         size = "x".join(map(str, table["source_hw"][number].tolist()))
         caption = (
             f"{number}  {_class_of(cache, table, number) or 'no label'}",
@@ -98,7 +98,13 @@ def _stored(cache: Cache, split: str, number: int, variant: int) -> np.ndarray:
     return chunk
 
 
-def _as_seen(chunk: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+def as_seen(chunk: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """A stored tensor as 8-bit pixels: uint8 (H, W, C), a view of the planes.
+
+    Raises
+    ------
+    ValueError : a value is none that mean and std make of a pixel
+    """
     planes = chunk if chunk.dtype == np.uint8 else denormalise(chunk, normalisation_table(mean, std))
     return planes.transpose(1, 2, 0)
 
