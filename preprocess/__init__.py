@@ -9,8 +9,11 @@ from typing import Any
 _PUBLIC = {
     "BuildReport": "report",
     "FailureBudgetExceeded": "errors",
+    "PageReport": "page",
     "PixelsWouldDiffer": "errors",
     "PreprocessError": "errors",
+    "Preview": "trial",
+    "Proposal": "proposal",
     "RepairReport": "mending",
     "Recipe": "recipe",
     "RecipeError": "errors",
@@ -20,8 +23,11 @@ _PUBLIC = {
     "UsageError": "errors",
     "WorkerError": "errors",
     "build": "builder",
+    "preview": "trial",
+    "propose_recipe": "proposal",
     "repair": "mending",
     "status": "survey",
+    "write_report": "page",
 }
 
 __all__ = sorted(_PUBLIC)

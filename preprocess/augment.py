@@ -139,6 +139,8 @@ class Pipeline:
 
     def __call__(self, image: np.ndarray, state: int) -> np.ndarray:
         """Apply the transforms to uint8 (H, W, C); the image is not changed. Returns what they return."""
+        if image.shape[2] == 1:  # Equalize as Pillow does it writes into an image of one channel
+            image = image.copy()
         if self.other is None:
             with contextlib.suppress(Misshapen):
                 return self._apply(image, state)

@@ -23,6 +23,7 @@ from cache_store.manifest import Snapshot
 from cache_store.reader import Cache, open_cache
 from preprocess.augment import nearest
 from preprocess.budget import FailureBudget
+from preprocess.departures import lost_in_decoding
 from preprocess.duplicates import duplicates
 from preprocess.engines import DEVICES
 from preprocess.errors import ShrinkRefused, UsageError
@@ -257,9 +258,7 @@ def _report(
         if now is not None:
             report.drift = drift(pinned, now)
             report.departures += filter(None, [drift_in_words(pinned, now)])
-    for kind, tally in run.noted.items() if run is not None else ():
-        lost = "only the high byte was kept" if kind == "16-bit" else "it was dropped"
-        report.departures.append(f"images with {kind}, {tally.count:,}: {lost} ({tally.shown()})")
+    report.departures += lost_in_decoding(run.noted) if run is not None else []
     report.seconds = {stage: round(seconds, 3) for stage, seconds in timer.seconds.items()}
     return report
 

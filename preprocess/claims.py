@@ -22,12 +22,20 @@ class Claims:
     def claim(self, source: int) -> bool:
         """Whether nobody has claimed this content yet; from now on this source has."""
         digest = self._digests[source].tobytes()
-        place = int.from_bytes(digest[:8], "little") & self._mask
-        while (other := self._sources[place]) != _EMPTY:
-            if other != _RELEASED and self._digests[other].tobytes() == digest:
-                return False
-            place = (place + 1) & self._mask
-        self._sources[place] = source
+        first = int.from_bytes(digest[:8], "little") & self._mask
+        free = None
+        for step in range(self._mask + 1):
+            place = (first + step) & self._mask
+            other = self._sources[place]
+            if other >= 0:
+                if self._digests[other].tobytes() == digest:
+                    return False
+                continue
+            free = place if free is None else free
+            if other == _EMPTY:
+                break
+        assert free is not None, "there is more room than there are sources"
+        self._sources[free] = source
         return True
 
     def release(self, sources: np.ndarray) -> None:

@@ -9,9 +9,13 @@ from typing import Any
 import click
 
 _COMMANDS = {
+    "init": ("preprocess.commands:init", "Look at the images in SOURCE and write a recipe for them."),
     "build": ("preprocess.commands:build", "Bring CACHE up to date with the images in SOURCE."),
+    "preview": ("preprocess.commands:preview", "Draw what a recipe makes of a few images, without a cache."),
     "status": ("preprocess.commands:status", "Say what changed in SOURCE, and what a build would do."),
+    "watch": ("preprocess.commands:watch", "Build again whenever SOURCE has come to rest."),
     "show": ("preprocess.commands:show", "Say what a cache holds, and draw samples of it."),
+    "report": ("preprocess.commands:report", "Write one page about a cache: images, numbers, failures."),
     "log": ("preprocess.upkeep:log", "List the snapshots of a cache."),
     "rollback": ("preprocess.upkeep:rollback", "Make an older snapshot the one in force."),
     "verify": ("preprocess.upkeep:verify", "Read every byte of a cache, and name what is damaged."),

@@ -1,6 +1,8 @@
 """The commands, each one call of a library function; loaded by `cli` when named."""
 
+import re
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import click
@@ -22,13 +24,39 @@ def _say_aside(text: str) -> None:
 
 @click.command()
 @click.argument("source", type=FOLDER)
+@click.option("-o", "--output", type=FOLDER, default="recipe.yaml", show_default=True, help="File to write.")
+@click.option("--size", metavar="N|HxW", help="Height and width to store, such as 160 or 160x224.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found and chosen as JSON.")
+def init(source: Path, output: Path, size: str | None, force: bool, as_json: bool) -> None:
+    """Look at the images in SOURCE and write a recipe for them, with the reason of every choice.
+
+    Reads headers only, of 2,000 images at most.
+
+    \b
+    decant init photos
+    decant init photos -o small.yaml --size 128
+    """
+    if size is not None and not re.fullmatch(r"[0-9]+(x[0-9]+)?", size):
+        raise click.UsageError(f"--size: a number like 160, or HEIGHTxWIDTH like 160x224, expected, found {size!r}")
+    augment.library(without_torch=True)
+    from preprocess.proposal import propose_recipe
+
+    sides = [int(side) for side in size.split("x")] if size else []
+    proposal = propose_recipe(source, (sides[0], sides[-1]) if sides else None)
+    proposal.write(output, overwrite=force)
+    say(proposal.to_json() if as_json else str(proposal))
+
+
+@click.command()
+@click.argument("source", type=FOLDER)
 @click.argument("cache", type=FOLDER)
 @click.option("--recipe", type=FOLDER, help="YAML file; without it the cache's own, or the default.")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
 )
 @click.option("--workers", type=int, help="Processes; one for each processor unless given.")
-@click.option("--device", default="auto", show_default=True, help="auto or cpu.")
+@click.option("--device", default="auto", show_default=True, help="auto (as the cache is), cpu or cuda.")
 @click.option("--limit", type=int, help="Only the first N images of each split, into a new cache.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, how long it takes and how big it gets.")
 @click.option("--strict", is_flag=True, help="Commit nothing if a single image fails (--max-failures 0).")
@@ -101,6 +129,33 @@ def build(
 
 
 @click.command()
+@click.argument("source", type=FOLDER)
+@click.option("--recipe", type=FOLDER, help="YAML file; without it the default.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
+)
+@click.option("--split", help="Split to draw; the recipe's first unless given.")
+@click.option("-o", "--output", type=FOLDER, default="preview.png", show_default=True, help="PNG file to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def preview(
+    source: Path, recipe: Path | None, overrides: tuple[str, ...], split: str | None, output: Path, as_json: bool
+) -> None:
+    """Draw what a recipe makes of 16 images of SOURCE, each beside its variants. Makes no cache.
+
+    The pixels are those that a build would store, before they are normalised.
+
+    \b
+    decant preview photos --recipe recipe.yaml -o look.png
+    decant preview photos --set size=96 --split val
+    """
+    augment.library(without_torch=True)
+    from preprocess.trial import preview as try_out
+
+    report = try_out(source, recipe, output, overrides=overrides, split=split)
+    say(report.to_json() if as_json else str(report))
+
+
+@click.command()
 @click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="[SOURCE] CACHE")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def status(folders: tuple[Path, ...], as_json: bool) -> None:
@@ -123,22 +178,108 @@ def status(folders: tuple[Path, ...], as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("source", type=FOLDER)
+@click.argument("cache", type=FOLDER)
+@click.option("--recipe", type=FOLDER, help="YAML file; without it the cache's own, or the default.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
+)
+@click.option("--workers", type=int, help="Processes; one for each processor unless given.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--strict", is_flag=True, help="Commit nothing if a single image fails (--max-failures 0).")
+@click.option("--max-failures", metavar="N|N%", help="Images that may fail; unless given the larger of 1% and 10.")
+@click.option("--settle", type=float, default=2, show_default=True, help="Seconds without a change before a build.")
+@click.option("--poll", type=float, default=1, show_default=True, help="Seconds between two looks at SOURCE.")
+def watch(
+    source: Path,
+    cache: Path,
+    recipe: Path | None,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    device: str,
+    strict: bool,
+    max_failures: str | None,
+    settle: float,
+    poll: float,
+) -> None:
+    """Build CACHE again whenever SOURCE has come to rest, until Ctrl-C or SIGTERM; a line for each build.
+
+    Looks at names, sizes and time stamps, so that network folders are watched as well. A build that fails says why,
+    and the next change is waited for.
+
+    \b
+    decant watch photos cache
+    decant watch /mnt/incoming cache --recipe recipe.yaml --settle 30
+    """
+    from preprocess.progress import progress_bar
+
+    augment.library(without_torch=True)
+    from preprocess.builder import build as build_cache
+    from preprocess.report import BuildReport
+    from preprocess.watching import watch as watch_folder
+
+    def rebuild() -> BuildReport:
+        with progress_bar(transient=True) as progress:
+            return build_cache(
+                source,
+                cache,
+                recipe,
+                overrides=overrides,
+                workers=workers,
+                device=device,
+                max_failures=0 if strict else max_failures,
+                progress=progress,
+            )
+
+    _say_aside(f"watching {source}; Ctrl-C ends it")
+    watch_folder(
+        source,
+        rebuild,
+        lambda line: say(f"{datetime.now():%F %T}  {line}"),
+        recipe=recipe,
+        settle_s=settle,
+        poll_s=poll,
+    )
+
+
+@click.command()
 @click.argument("cache", type=FOLDER)
 @click.argument("index", type=int, nargs=-1)
 @click.option("--split", help="Split to show; the first unless given.")
 @click.option("-o", "--output", type=FOLDER, help="PNG file to draw the samples into, all variants side by side.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def show(cache: Path, index: tuple[int, ...], split: str | None, output: Path | None, as_json: bool) -> None:
-    """Say what CACHE holds; of samples by INDEX, where they come from.
+    """Say what CACHE holds; of samples by INDEX, where they come from and what is stored of them.
 
     \b
     decant show cache
     decant show cache 0 5 --split val
+    decant show cache -- -1            the last sample
     decant show cache -o look.png
     """
     from preprocess.show import show as show_cache
 
     say(show_cache(cache, index, split, output, as_json=as_json))
+
+
+@click.command()
+@click.argument("cache", type=FOLDER)
+@click.option("--source", type=FOLDER, help="Folder of images; the one that CACHE was built from unless given.")
+@click.option("-o", "--output", type=FOLDER, required=True, help="HTML file to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written, and what stands out, as JSON.")
+def report(cache: Path, source: Path | None, output: Path, as_json: bool) -> None:
+    """Write one page about CACHE: images of each class beside their sources, balance, sizes, failures, leakage.
+
+    The page loads nothing from elsewhere and runs no script: it can be mailed as it is.
+
+    \b
+    decant report cache -o report.html
+    """
+    augment.library(without_torch=True)
+    from preprocess.page import write_report
+
+    written = write_report(cache, output, source)
+    say(written.to_json() if as_json else str(written))
 
 
 @click.command()

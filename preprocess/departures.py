@@ -1,12 +1,12 @@
 """What differs from the expected in a scanned SOURCE, as a user wants to hear it: a line each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from preprocess import environment
 from preprocess.recipe import Recipe
-from preprocess.scan import Scan
+from preprocess.scan import Scan, Tally
 
 _NAMES_SHOWN = 5
 _SHIFTS_SHOWN = 10
@@ -29,6 +29,17 @@ def departures(recipe: Recipe, found: Scan, classes: Sequence[str], former_class
         *_shifted(classes, former_classes),
         *environment.doubts(),
     ]
+
+
+def lost_in_decoding(noted: Mapping[str, Tally]) -> list[str]:
+    """What images lost on their way to 8 bits a channel.
+
+    Parameters
+    ----------
+    noted : '16-bit' or 'alpha', as in `decode.Decoded` -> which images
+    """
+    lost = {"16-bit": "only the high byte was kept", "alpha": "it was dropped"}
+    return [f"images with {kind}, {tally.count:,}: {lost[kind]} ({tally.shown()})" for kind, tally in noted.items()]
 
 
 def _passed_over(found: Scan) -> list[str]:

@@ -10,6 +10,7 @@ from cache_store.errors import CacheStoreError
 from cache_store.reader import open_cache
 from preprocess import augment, environment
 from preprocess.errors import UsageError
+from preprocess.rendering import IN_WORDS, NVJPEG, OPENCV
 from preprocess.report import in_units
 
 _PACKAGES = ("torch", "torchvision", "albumentations", "numpy", "zarr", "google-crc32c", "pydantic", "click")
@@ -37,6 +38,10 @@ def doctor(cache: str | os.PathLike[str] | None = None) -> tuple[str, bool]:
         problems.append(
             f"OpenCV cannot be imported: {error}; run: pip install --force-reinstall opencv-python-headless"
         )
+    try:
+        lines.append(f"gpu         {_gpu()}")
+    except (UsageError, ImportError, OSError, RuntimeError) as error:
+        problems.append(f"the GPU cannot be used: {error}")
     if cache is not None:
         try:
             with open_cache(cache) as opened:
@@ -47,6 +52,19 @@ def doctor(cache: str | os.PathLike[str] | None = None) -> tuple[str, bool]:
             problems.append(str(error))
     lines += [f"PROBLEM     {problem}" for problem in problems] or ["all is well"]
     return "\n".join(lines), not problems
+
+
+def _gpu() -> str:
+    """The CUDA device and what decodes on it; torch is imported only where there is a driver."""
+    name = environment.gpu()
+    if name is None:
+        return f"none: {IN_WORDS[OPENCV]} decode and render"
+    import torch
+
+    from preprocess.torch_engine.nvjpeg import library
+
+    library(torch.device("cuda"))  # raises if it decodes nothing
+    return f"{name}: {IN_WORDS[NVJPEG]} decode and render"
 
 
 def _decoders() -> list[str]:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def progress_bar() -> "Iterator[_Bar | None]":
-    """A bar for a `with` block; None where nobody would see it."""
+def progress_bar(*, transient: bool = False) -> "Iterator[_Bar | None]":
+    """A bar for a `with` block; None where nobody would see it. A transient one is gone after it."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -27,7 +27,7 @@ def progress_bar() -> "Iterator[_Bar | None]":
         TimeRemainingColumn(),
         TextColumn("{task.fields[failures]}", style="red"),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as bar:
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=5, transient=transient) as bar:
         yield _Bar(bar)
 
 

@@ -200,6 +200,49 @@ class Recipe(_Part):
             raise RecipeError(f"recipe {os.fspath(path)!r}: {error}") from None
 
     @classmethod
+    def from_torchvision(cls, transforms: Any, *, variants: int | Mapping[str, int] = 1, **values: Any) -> "Recipe":
+        """A recipe that does what a pipeline of torchvision's does, as closely as OpenCV and Albumentations can.
+
+        Understood are, of v1 and v2: Resize, CenterCrop, RandomCrop, RandomResizedCrop, RandomHorizontalFlip,
+        RandomVerticalFlip, ColorJitter, Grayscale, RandomGrayscale, GaussianBlur, Normalize, ToTensor, PILToTensor,
+        ToImage, ToDtype, ConvertImageDtype and ToPureTensor, in Compose, nn.Sequential or lists; and what
+        `weights.transforms()` gives for an image classifier. Each of the others is refused by its name.
+
+        Parameters
+        ----------
+        transforms : a pipeline, for the split `train`; or split -> pipeline
+        variants : K of the splits that draw random numbers (the others have one); or split -> K
+        values : other keys of the recipe: dtype, seed, decode, classes; normalize, if no pipeline has a Normalize
+
+        Returns
+        -------
+        Recipe : its size is that of the last crop or resize. Normalize becomes `normalize: {mean, std}`; of a pipeline
+            that ends in 0..1, mean 0 and std 1; of one that ends in 0..255, `normalize` stays open
+
+        What differs from torchvision:
+
+        - Random numbers: the same distributions, other draws, which depend on each file's content.
+        - Shrinking averages by area, where PIL and torch weigh a wider neighbourhood (bilinear, bicubic). Enlarging is
+          OpenCV's. Of photographs after Resize(256) and CenterCrop(224), this makes 0.7 levels of 255 on average.
+        - Resize(256) rounds the longer side, which torchvision cuts off, and CenterCrop takes the left or upper one of
+          two middles, torchvision the even one: of a third of the photographs the result is shifted by a pixel.
+        - Hues are turned in floating point, as torchvision does with tensors; with PIL images it does so in 8 bits.
+        - Everything up to Normalize works on 8-bit pixels, also what torchvision does to tensors in 0..1.
+        - Images stand as their EXIF orientation says; `ImageFolder` leaves them as they are stored.
+
+        Raises
+        ------
+        RecipeError : a transform that has no counterpart, with what to do instead; splits that differ in size, channels
+            or normalisation; or values that a recipe refuses
+        """
+        from preprocess.from_torchvision import recipe_values
+
+        for key in ("size", "channels", "splits"):
+            if key in values:
+                raise RecipeError(f"{key}: follows from the transforms; leave it out")
+        return cls.from_dict(recipe_values(transforms, variants, normalize_given="normalize" in values) | values)
+
+    @classmethod
     def of(cls, cache: str | os.PathLike[str], snapshot: str | None = None) -> "Recipe":
         """The recipe of a cache's snapshot, with the statistics in force: what `render` needs at inference."""
         from cache_store.reader import open_cache

@@ -5,6 +5,7 @@ the order of `sorted(os.walk(...))`, in each folder the names sorted.
 """
 
 import errno
+import hashlib
 import itertools
 import os
 import stat
@@ -128,6 +129,30 @@ def scan(source: Path, recipe: Recipe) -> Scan:
     if "." not in used:
         result.unused_folders = sorted(set(_folders_in(source)) - used)
     return result
+
+
+def signature(source: Path) -> tuple[bytes, int]:
+    """What tells whether any build of SOURCE, with whatever recipe, could find something else: a digest of all folders
+    and images with their `STAT`, and the number of images.
+
+    Raises
+    ------
+    UsageError : SOURCE does not exist or is not a folder
+    """
+    _entries(source)
+    result = Scan({}, 0, Tally(), Tally(), Tally(), [], {}, [])
+    walk, above = _Walk(source, "", result), (_identity(source),)
+    direct, folders = walk.list_folder("", above)
+    digest, count = hashlib.blake2b(digest_size=16), 0
+    for parts in itertools.chain([[("", direct)]], (walk.walk(name, above) for name in sorted(folders))):
+        for folder, files in sorted(parts):
+            ordered = sorted(files)
+            count += len(ordered)
+            numbers = np.fromiter(itertools.chain.from_iterable(stat for _, stat in ordered), np.int64)
+            names = "\0".join([folder, str(len(ordered)), *(path for path, _ in ordered), ""])
+            digest.update(os.fsencode(names) + numbers.tobytes())
+    digest.update(os.fsencode(repr(sorted(result.unreadable.items()))))
+    return digest.digest(), count
 
 
 def class_table(scan: Scan, pinned: Sequence[str] | None) -> list[str]:

@@ -6,19 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from cache_store.durable import translated
-from cache_store.errors import NotFoundError, UsageError
+from cache_store.errors import REPAIR, IntegrityError, NotFoundError, UsageError
+from cache_store.manifest import SplitTable
 from cache_store.normalise import denormalise, normalisation_table
 from cache_store.reader import Cache, open_cache
-from preprocess.report import in_units
-
-_SAMPLES = 16
-_MOST_VARIANTS = 8
-_COLUMNS = 8
-_GAP = 4
+from cache_store.shard import checksum
+from preprocess.report import in_units, printable
+from preprocess.sheet import MOST_VARIANTS, SAMPLES, Block, Grid, draw, spread, write_png
 
 
 def show(
@@ -34,6 +30,7 @@ def show(
     Raises
     ------
     NotFoundError : no such cache, split or sample
+    IntegrityError : a tensor that is asked for is damaged
     StorageError : the PNG cannot be written
     """
     with open_cache(cache) as opened:
@@ -44,47 +41,72 @@ def show(
                 raise NotFoundError(f"split {name!r} has samples 0 to {len(table) - 1}, there is no {number}")
         described: Any = [_sample(opened, name, n % len(table)) for n in index] if index else _summary(opened)
         if output is not None:
-            even = np.linspace(0, len(table) - 1, min(_SAMPLES, len(table))).astype(int).tolist()
-            chosen = [n % len(table) for n in index] or even
-            _write_png(Path(output), contact_sheet(opened, name, chosen))
+            chosen = [n % len(table) for n in index] or spread(table["label"], SAMPLES).tolist()
+            write_png(Path(output), contact_sheet(opened, name, chosen))
     if as_json:
         return json.dumps(described, indent=2)
     if index:
-        return "\n".join("\n".join(f"{key:>10}  {value}" for key, value in sample.items()) for sample in described)
+        return "\n\n".join(_sample_in_words(sample) for sample in described)
     return "\n".join(f"{key:>10}  {_in_words(value)}" for key, value in described.items())
 
 
 def contact_sheet(cache: Cache, split: str, samples: Sequence[int]) -> np.ndarray:
-    """Stored images as a person sees them, variants of a sample side by side: uint8 (H, W, 3) RGB."""
+    """Stored images as a person sees them, variants of a sample side by side: uint8 (H, W, 3) RGB.
+
+    Raises
+    ------
+    UsageError : no sample is asked for
+    IntegrityError : a tensor is damaged
+    """
     table = cache.split(split)
-    rows = []
-    variants = min(table.variants, _MOST_VARIANTS)
-    for number in samples:
-        rows.append([_as_seen(cache.image(split, int(number), k), table.mean, table.std) for k in range(variants)])
-    if variants == 1:  # one image a sample: several samples a row
-        flat = [row[0] for row in rows]
-        rows = [flat[i : i + _COLUMNS] for i in range(0, len(flat), _COLUMNS)]
-    if not rows:
+    if not len(samples):
         raise UsageError(f"split {split!r} has no sample to draw")
-    height, width, _ = rows[0][0].shape
-    columns = max(len(row) for row in rows)
-    sheet = np.full((len(rows) * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), 255, np.uint8)
-    for y, row in enumerate(rows):
-        for x, image in enumerate(row):
-            top, left = _GAP + y * (height + _GAP), _GAP + x * (width + _GAP)
-            sheet[top : top + height, left : left + width] = image
-    return sheet
+    paths, variants = table.paths(), min(table.variants, MOST_VARIANTS)
+    blocks = []
+    for number in samples:
+        tiles = [as_seen(_stored(cache, split, number, k), table.mean, table.std) for k in range(variants)]
+        size = "x".join(map(str, table["source_hw"][number].tolist()))
+        caption = (
+            f"{number}  {_class_of(cache, table, number) or 'no label'}",
+            os.path.basename(os.fsdecode(paths[number])),
+            f"{size}, {in_units(int(table['size'][number]))}",
+        )
+        blocks.append(Block(caption, tuple(tiles)))
+    tensors = cache.tensors(split)
+    each = "1 variant each" if table.variants == 1 else f"{table.variants} variants each"
+    if table.variants > variants:
+        each += f", the first {variants} are drawn"
+    title = (
+        f"{len(samples)} of {len(table):,} samples of split {split!r} in {cache.path}, snapshot {cache.snapshot.name}; "
+        f"{each}, {'x'.join(map(str, tensors.shape))}. Number, class, file and size (height x width) of each."
+    )
+    return draw(title, blocks, Grid((tensors.shape[1], tensors.shape[2]), variants, len(blocks)))
 
 
-def _as_seen(chunk: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+def _stored(cache: Cache, split: str, number: int, variant: int) -> np.ndarray:
+    """A stored tensor, (C, H, W), that is what the manifest says."""
+    chunk = cache.image(split, number, variant)
+    table = cache.split(split)
+    found, expected = checksum(chunk), int(table["checksum"][number, variant])
+    if found != expected:
+        path = os.fsdecode(table.paths()[number])
+        where = cache.tensors(split).where(int(table["slot"][number, variant]) // cache.tensors(split).slots)
+        raise IntegrityError(
+            f"{where}: sample {path!r} variant {variant} has checksum {found:08x}, the manifest says {expected:08x}; "
+            f"{REPAIR}"
+        )
+    return chunk
+
+
+def as_seen(chunk: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """A stored tensor as 8-bit pixels: uint8 (H, W, C), a view of the planes.
+
+    Raises
+    ------
+    ValueError : a value is none that mean and std make of a pixel
+    """
     planes = chunk if chunk.dtype == np.uint8 else denormalise(chunk, normalisation_table(mean, std))
-    return np.broadcast_to(planes.transpose(1, 2, 0), (*planes.shape[1:], 3))
-
-
-def _write_png(path: Path, image: np.ndarray) -> None:
-    data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
-    with translated("write", path):
-        path.write_bytes(data.tobytes())
+    return planes.transpose(1, 2, 0)
 
 
 def _summary(cache: Cache) -> dict[str, Any]:
@@ -115,17 +137,51 @@ def _summary(cache: Cache) -> dict[str, Any]:
 
 def _sample(cache: Cache, split: str, number: int) -> dict[str, Any]:
     table = cache.split(split)
-    label = int(table["label"][number])
     height, width = table["source_hw"][number].tolist()
     return {
         "sample": number,
+        "split": split,
         "path": os.fsdecode(table.paths()[number]),
-        "label": label,
-        "class": cache.snapshot.classes[label] if label >= 0 else None,
+        "label": int(table["label"][number]),
+        "class": _class_of(cache, table, number),
         "source": f"{height}x{width} (height x width), {in_units(int(table['size'][number]))}",
         "digest": table["digest"][number].tobytes().hex(),
         "slots": table["slot"][number].tolist(),
+        "variants": [_variant(cache, split, number, k) for k in range(table.variants)],
     }
+
+
+def _variant(cache: Cache, split: str, number: int, variant: int) -> dict[str, Any]:
+    table, chunk = cache.split(split), _stored(cache, split, number, variant)
+    return {
+        "variant": variant,
+        "slot": int(table["slot"][number, variant]),
+        "checksum": f"{int(table['checksum'][number, variant]):08x}",
+        "min": chunk.min().item(),
+        "mean": chunk.mean(dtype=np.float64).item(),
+        "max": chunk.max().item(),
+    }
+
+
+def _class_of(cache: Cache, table: SplitTable, number: int) -> str | None:
+    label = int(table["label"][number])
+    return cache.snapshot.classes[label] if label >= 0 else None
+
+
+def _sample_in_words(sample: dict[str, Any]) -> str:
+    label = "-1 (none)" if sample["class"] is None else f"{sample['label']} ({printable(sample['class'])})"
+    said = {"sample": f"{sample['sample']} of split {sample['split']!r}", "path": printable(sample["path"])}
+    said |= {"label": label, "source": sample["source"], "digest": sample["digest"]}
+    lines = [f"{key:>10}  {value}" for key, value in said.items()]
+    lines.append(f"{'variant':>10}  {'slot':>8}  checksum  {'min':>9}  {'mean':>9}  {'max':>9}  stored")
+    for row in sample["variants"]:
+        values = "  ".join(f"{v:>9}" if isinstance(v, int) else f"{v:9.4f}" for v in _range(row))
+        lines.append(f"{row['variant']:>10}  {row['slot']:>8}  {row['checksum']}  {values}")
+    return "\n".join(lines)
+
+
+def _range(variant: dict[str, Any]) -> tuple[Any, ...]:
+    return variant["min"], variant["mean"], variant["max"]
 
 
 def _in_words(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Encoded files -> images on a device: with nvJPEG where `baseline` allows it, with OpenCV otherwise."""
 
+import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -54,7 +55,7 @@ class Decoder:
     nvjpeg : made for the same device and channels; None: OpenCV decodes all
     threads : that decode with OpenCV while nvJPEG works
     checked_1_in : of how many of nvJPEG's files one is compared with OpenCV's decode; which ones, their digests say
-    opencv : what decodes the others, with the signature of `decode.decode`
+    opencv : what decodes the others, with the signature of `decode.decode`; None: that one
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Decoder:
         nvjpeg: Nvjpeg | None = None,
         threads: int = 1,
         checked_1_in: int = CHECKED_1_IN,
-        opencv: Callable[..., Decoded] = decode,
+        opencv: Callable[..., Decoded] | None = None,
     ) -> None:
         self._device = device
         self._channels = channels
@@ -76,15 +77,18 @@ class Decoder:
         self._nvjpeg = nvjpeg
         self._threads = threads
         self._checked_1_in = checked_1_in
-        self._opencv = opencv
+        self._opencv = opencv or decode
 
-    def __call__(self, files: Sequence[bytes], digests: Sequence[bytes]) -> list[DeviceImage | Failure]:
+    def __call__(
+        self, files: Sequence[bytes], digests: Sequence[bytes], begin: Callable[[int], None] = lambda place: None
+    ) -> list[DeviceImage | Failure]:
         """Decode some files; each by itself, whatever the others are.
 
         Parameters
         ----------
         files : whole files of any format
         digests : `canonical.digest_of` each
+        begin : told of the place of each file that OpenCV is given, at once: such a one may kill the process
 
         Returns
         -------
@@ -96,10 +100,13 @@ class Decoder:
         DecoderUntrusted : nvJPEG gives wrong pixels for a file that is sound
         """
         jpegs = {place: jpeg for place, data in enumerate(files) if (jpeg := self._for_nvjpeg(data)) is not None}
+        if not jpegs:  # no need for threads
+            alone = [self._decode_with_opencv(data, functools.partial(begin, i)) for i, data in enumerate(files)]
+            return [self._upload(decoded) for decoded in alone]
         checked = [place for place in jpegs if int.from_bytes(digests[place][:8]) % self._checked_1_in == 0]
         with ThreadPoolExecutor(self._threads) as pool:
             futures = {
-                place: pool.submit(self._decode_with_opencv, data)
+                place: pool.submit(self._decode_with_opencv, data, functools.partial(begin, place))
                 for place, data in enumerate(files)
                 if place not in jpegs or place in checked
             }
@@ -128,7 +135,8 @@ class Decoder:
             for jpeg, image in zip(jpegs, images, strict=True)
         ]
 
-    def _decode_with_opencv(self, data: bytes) -> Decoded | Failure:
+    def _decode_with_opencv(self, data: bytes, begin: Callable[[], None]) -> Decoded | Failure:
+        begin()
         try:
             return self._opencv(data, channels=self._channels, max_pixels=self._max_pixels, reduce_to=self._reduce_to)
         except SourceError as error:

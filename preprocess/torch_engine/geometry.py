@@ -190,6 +190,7 @@ COMPILERS: dict[str, Compile] = {
     "D4": _d4,
     "HorizontalFlip": _always_turned(across=True),
     "LongestMaxSize": _resize_side,
+    "NoOp": _always_turned(),
     "PadIfNeeded": _pad,
     "Perspective": _perspective,
     "RandomCrop": _pad_and_crop,

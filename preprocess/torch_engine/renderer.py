@@ -113,7 +113,8 @@ class TorchRenderer:
     ) -> Iterator[Rendered | Finished]:
         begin(batch[0][0].place)
         decoded: list[tuple[File, DeviceImage]] = []
-        results = self._decoder([data for _, data in batch], [file.digest for file, _ in batch])
+        digests = [file.digest for file, _ in batch]
+        results = self._decoder([data for _, data in batch], digests, lambda number: begin(batch[number][0].place))
         for (file, _), result in zip(batch, results, strict=True):
             if isinstance(result, Failure):
                 yield Finished(file.place, SourceError(result.stage, result.reason))

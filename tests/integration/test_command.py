@@ -16,8 +16,11 @@ import cv2
 import numpy as np
 import pytest
 
+from cache_store.normalise import denormalise, normalisation_table
+from cache_store.reader import open_cache
 from preprocess import build
 from preprocess.cli import _COMMANDS
+from preprocess.sheet import Grid
 from tests.helpers import TINY, image_folder
 from tests.integration.checks import assert_as_rendered, contents
 from tests.integration.processes import ROOT
@@ -83,7 +86,7 @@ def test_every_command_has_help(decant, command):
         (["build", "photos", "b", "--limit", "0"], "limit: 1 or more expected, found 0"),
         (["build", "photos", "b", "--shard-mib", "0"], "shard_mib: more than 0 expected"),
         (["build", "photos", "b", "--shard-mib", "nan"], "shard_mib: more than 0 expected"),
-        (["build", "photos", "b", "--device", "cuda"], "device 'cuda': this version renders on the CPU only"),
+        (["build", "photos", "b", "--device", "cuda"], "device 'cuda': torch finds no CUDA device"),
         (["build", "photos", "b", "--device", "cup"], "device 'cup' is unknown; did you mean 'cpu'?"),
         (["build", "photos", "b", "--recipe", "none.yaml"], "recipe 'none.yaml' cannot be read: No such file"),
         (["build", "photos", "b", "--recipe", "photos"], "recipe 'photos' cannot be read: Is a directory"),
@@ -316,12 +319,31 @@ def test_show_draws_samples_as_a_person_sees_them(place, decant, tmp_path):
     decant("show", "cache", "-o", tmp_path / "all.png", cwd=place)
     decant("show", "cache", 6, "-o", tmp_path / "one.png", cwd=place)
 
-    sheet = cv2.imread(str(tmp_path / "all.png"))
-    assert sheet.shape == (4 + 12, 8 * 12 + 4, 3)
-    one = cv2.imread(str(tmp_path / "one.png"))
-    assert one.shape == (16, 16, 3)
+    grid = Grid((8, 8), 1, 8)
+    drawn = cv2.imread(str(tmp_path / "all.png"))[-grid.size_hw[0] :][grid.tile(6, 0)]
+    one = cv2.imread(str(tmp_path / "one.png"))[-Grid((8, 8), 1, 1).size_hw[0] :][grid.tile(0, 0)]
+    np.testing.assert_array_equal(one, drawn)
     source = cv2.resize(cv2.imread(str(place / "photos" / "dog" / "002.png")), (8, 8), interpolation=cv2.INTER_AREA)
-    assert np.abs(one[4:12, 4:12].astype(int) - source).max() < 12
+    assert np.abs(one[:: grid.factor, :: grid.factor].astype(int) - source).max() < 12
+
+
+def test_preview_draws_what_a_recipe_makes_of_the_images(place, decant, tmp_path):
+    finished = decant(
+        *("preview", place / "photos", "--recipe", place / "recipe.yaml", "--set", "seed=3", "--split", "train"),
+        cwd=tmp_path,
+    )
+    as_json = decant("preview", place / "photos", "-o", "größe.png", "--set", "size=8", "--json", cwd=tmp_path)
+
+    assert finished.stdout.startswith("preview.png: 8 of 8 images of split 'train' in ")
+    assert finished.stderr == as_json.stderr == ""
+    assert sorted(os.listdir(tmp_path)) == ["größe.png", "preview.png"]
+    grid = Grid((8, 8), 2, 8)
+    drawn = cv2.imread(str(tmp_path / "preview.png"))[-grid.size_hw[0] :][grid.tile(6, 1)]
+    with open_cache(place / "cache") as opened:
+        table = opened.split("train")
+        expected = denormalise(opened.image("train", 6), normalisation_table(table.mean, table.std))
+    np.testing.assert_array_equal(drawn[:: grid.factor, :: grid.factor, ::-1], expected.transpose(1, 2, 0))
+    assert json.loads(as_json.stdout)["sources"][6]["path"] == "dog/002.png"
 
 
 @pytest.mark.parametrize(

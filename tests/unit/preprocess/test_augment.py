@@ -130,6 +130,20 @@ def test_variants_depend_on_nothing_but_their_state():
         np.testing.assert_array_equal(other(images[call[0]], call[1]), expected[call])
 
 
+def test_an_image_stays_as_it_is_where_the_library_writes_into_it():
+    """Its `Equalize` does, as Pillow's, for one channel; and fails on an image that is read-only."""
+    pipeline = Pipeline(canonical({"Equalize": {"mode": "pil", "p": 1}}))
+    image = picture(1)[..., :1].copy()
+    before = image.copy()
+
+    out = pipeline(image, 0)
+
+    assert (image == before).all()
+    assert (out != before).any()
+    image.flags.writeable = False
+    np.testing.assert_array_equal(pipeline(image, 0), out)
+
+
 def test_the_documented_generators_are_the_ones_in_use():
     image = picture(3, 40, 50)
     compose = A.Compose([A.RandomResizedCrop((24, 24), area_for_downscale="image"), A.HorizontalFlip(), A.Rotate()])

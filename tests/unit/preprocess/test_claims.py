@@ -26,6 +26,15 @@ def test_digests_may_become_known_later():
     assert [claims.claim(source) for source in (1, 0)] == [True, False]
 
 
+def test_room_that_was_released_is_used_again():
+    claims = Claims(digests_of([1, 2]))
+    for _ in range(100):
+        assert claims.claim(0)
+        assert claims.claim(1)
+        assert not claims.claim(0)
+        claims.release(np.array([0, 1]))
+
+
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20), st.data())
 def test_any_history_is_that_of_a_set(contents, data):
     claims, held = Claims(digests_of(contents)), {}

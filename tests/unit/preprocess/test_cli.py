@@ -146,3 +146,39 @@ def test_strict_is_a_budget_of_none(decant):
     decant(lambda *_, **options: given.update(options) or BuildReport("cache"), "--strict", "--max-failures", "5%")
 
     assert given["max_failures"] == 0
+
+
+def test_a_watch_builds_with_its_options(monkeypatch, tmp_path, capsys):
+    given = {}
+
+    def watch(source, rebuild, tell, **options):
+        given.update(options, source=source)
+        tell(rebuild().snapshot)
+        raise KeyboardInterrupt
+
+    def build(*arguments, **options):
+        given.update(options, arguments=arguments)
+        return BuildReport("cache", snapshot="000007")
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("preprocess.watching.watch", watch)
+    monkeypatch.setattr("preprocess.builder.build", build)
+    command = f"watch {tmp_path} c --recipe r.yaml --set size=8 --workers 3 --device cpu --strict --settle 9 --poll 0.5"
+    monkeypatch.setattr("sys.argv", ["decant", *command.split()])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+
+    assert caught.value.code == 130
+    assert capsys.readouterr().out.endswith("  000007\n")
+    assert given.pop("source") == tmp_path
+    assert str(given.pop("recipe")) == "r.yaml"
+    assert [str(argument) for argument in given.pop("arguments")] == [str(tmp_path), "c", "r.yaml"]
+    assert given == {
+        "settle_s": 9,
+        "poll_s": 0.5,
+        "overrides": ("size=8",),
+        "workers": 3,
+        "device": "cpu",
+        "max_failures": 0,
+        "progress": None,
+    }

@@ -48,6 +48,27 @@ def test_a_sound_installation_is_healthy():
     assert f"opencv      {cv2.__version__}" in lines
 
 
+def test_without_a_gpu_it_says_what_renders_then(monkeypatch):
+    monkeypatch.setattr(environment, "gpu", lambda: None)
+
+    assert "gpu         none: OpenCV and Albumentations on the CPU decode and render" in doctor()[0].splitlines()
+
+
+def test_a_gpu_is_named_and_one_that_decodes_nothing_is_a_problem(monkeypatch):
+    monkeypatch.setattr(environment, "gpu", lambda: "NVIDIA H200")
+    monkeypatch.setattr("preprocess.torch_engine.nvjpeg.library", lambda device: None)
+    assert "gpu         NVIDIA H200: nvJPEG and torch on the GPU decode and render" in doctor()[0].splitlines()
+
+    def fail(device):
+        raise UsageError("no JPEG decoder for cuda")
+
+    monkeypatch.setattr("preprocess.torch_engine.nvjpeg.library", fail)
+    text, healthy = doctor()
+
+    assert not healthy
+    assert problems_in(text) == ["the GPU cannot be used: no JPEG decoder for cuda"]
+
+
 def test_the_table_of_decoders_is_there():
     lines = doctor()[0].splitlines()
     start = lines.index("decoders") + 1

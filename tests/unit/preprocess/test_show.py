@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from cache_store import open_cache
-from cache_store.errors import NotFoundError, StorageError, UsageError
+from cache_store.errors import IntegrityError, NotFoundError, StorageError, UsageError
+from cache_store.shard import checksum
 from preprocess.builder import build
+from preprocess.sheet import Grid
 from preprocess.show import contact_sheet, show
 from tests.helpers import image_folder, write_image
 
@@ -33,8 +35,10 @@ def cache(tmp_path_factory):
     return folder / "cache"
 
 
-def read(path):
-    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+def tile(path, grid, block, number=0):
+    """A tile of a sheet that was written, in the size that is stored."""
+    sheet = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    return sheet[-grid.size_hw[0] :][grid.tile(block, number)][:: grid.factor, :: grid.factor]
 
 
 def seen(cache, split, number, k):
@@ -66,32 +70,72 @@ def test_samples_by_number(cache):
     first, last = json.loads(show(cache, (0, -1), as_json=True))
     assert (first["sample"], first["path"], first["label"], first["class"]) == (0, "train/cat/000.png", 0, "cat")
     assert (last["sample"], last["path"], last["class"]) == (3, "train/dog/001.png", "dog")
+    assert first["split"] == "train"
     assert first["source"].startswith("24x32 (height x width), ")
     assert len(first["slots"]) == 3
     assert len(first["digest"]) == 32
     text = show(cache, (19,), "val")
     assert "      path  val/dog/009.png" in text.splitlines()
+    assert "     label  1 (dog)" in text.splitlines()
     (unlabelled,) = json.loads(show(cache, (0,), "test", as_json=True))
     assert (unlabelled["label"], unlabelled["class"]) == (-1, None)
+    assert "     label  -1 (none)" in show(cache, (0,), "test").splitlines()
+
+
+def test_each_variant_of_a_sample_by_its_slot_checksum_and_values(cache):
+    (sample,) = json.loads(show(cache, (2,), as_json=True))
+    lines = show(cache, (2,)).splitlines()[-3:]
+    with open_cache(cache) as opened:
+        table = opened.split("train")
+        tensors = [opened.image("train", 2, k).copy() for k in range(3)]
+    assert [variant["variant"] for variant in sample["variants"]] == [0, 1, 2]
+    assert [variant["slot"] for variant in sample["variants"]] == table["slot"][2].tolist() == sample["slots"]
+    for variant, tensor, line in zip(sample["variants"], tensors, lines, strict=True):
+        assert variant["checksum"] == f"{checksum(tensor):08x}"
+        assert variant["min"] == tensor.min()
+        assert variant["max"] == tensor.max()
+        assert variant["mean"] == pytest.approx(tensor.astype(np.float64).mean(), abs=1e-12)
+        values = [f"{variant[key]:.4f}" for key in ("min", "mean", "max")]
+        assert line.split() == [str(variant["variant"]), str(variant["slot"]), variant["checksum"], *values]
+
+
+def test_a_damaged_tensor_is_named_and_neither_described_nor_drawn(tmp_path):
+    image_folder(tmp_path / "photos", count=1)
+    build(tmp_path / "photos", tmp_path / "cache", {"size": 8}, workers=1)
+    with open_cache(tmp_path / "cache") as opened:
+        table = opened.split("train")
+        slot, tensors = int(table["slot"][1, 0]), opened.tensors("train")
+        shard, place = divmod(slot, tensors.slots)
+        file, start = tensors.shard_file(shard), place * (tensors.chunk_bytes + 4)
+    data = bytearray(file.read_bytes())
+    data[start] ^= 1
+    file.write_bytes(data)
+    for options in (
+        {"index": (1,)},
+        {"index": (1,), "output": tmp_path / "look.png"},
+        {"output": tmp_path / "look.png"},
+    ):
+        with pytest.raises(
+            IntegrityError, match=r"sample 'dog/000.png' variant 0 has checksum [0-9a-f]{8}, the manifest"
+        ):
+            show(tmp_path / "cache", **options)
+    assert not (tmp_path / "look.png").exists()
+    show(tmp_path / "cache", (0,), output=tmp_path / "look.png")
 
 
 def test_the_picture_has_the_variants_of_a_sample_side_by_side(cache, tmp_path):
     show(cache, (1, 3), output=tmp_path / "look.png")
-    sheet = read(tmp_path / "look.png")
-    assert sheet.shape == (2 * 12 + 4, 3 * 12 + 4, 3)
-    for y, number in enumerate((1, 3)):
-        for x in range(3):
-            part = sheet[4 + 12 * y :, 4 + 12 * x :][:8, :8]
-            np.testing.assert_array_equal(part, seen(cache, "train", number, x))
-    assert (sheet[:4] == 255).all()
+    grid = Grid((8, 8), 3, 2)
+    for block, number in enumerate((1, 3)):
+        for k in range(3):
+            np.testing.assert_array_equal(tile(tmp_path / "look.png", grid, block, k), seen(cache, "train", number, k))
 
 
-def test_of_one_variant_each_there_are_eight_samples_in_a_row(cache, tmp_path):
+def test_without_numbers_there_are_as_many_samples_of_each_class_as_of_the_others(cache, tmp_path):
     show(cache, split="val", output=tmp_path / "look.png")
-    sheet = read(tmp_path / "look.png")
-    assert sheet.shape == (2 * 12 + 4, 8 * 12 + 4, 3)  # 16 of the 20, evenly spread
-    np.testing.assert_array_equal(sheet[4:12, 4:12], seen(cache, "val", 0, 0))
-    np.testing.assert_array_equal(sheet[16:24, 4 + 7 * 12 :][:, :8], seen(cache, "val", 19, 0))
+    grid = Grid((8, 8), 1, 16)
+    for block, number in ((0, 0), (7, 9), (8, 10), (15, 19)):  # 8 of the 10 of each
+        np.testing.assert_array_equal(tile(tmp_path / "look.png", grid, block), seen(cache, "val", number, 0))
 
 
 def test_what_is_not_there_is_said_with_what_is(cache, tmp_path):
@@ -120,10 +164,10 @@ def test_eight_bit_and_gray_caches(tmp_path, dtype, channels):
     recipe = {"size": 8, "dtype": dtype, "channels": channels}
     build(tmp_path / "photos", tmp_path / "cache", recipe, workers=1)
     show(tmp_path / "cache", output=tmp_path / "look.png")
-    sheet = read(tmp_path / "look.png")
+    part = tile(tmp_path / "look.png", Grid((8, 8), 1, 2), 0)
     with open_cache(tmp_path / "cache") as opened:
         tensor = opened.image("train", 0, 0)
-    part = sheet[4:12, 4:12]
     if dtype == "uint8":
         np.testing.assert_array_equal(part, np.broadcast_to(tensor.transpose(1, 2, 0), (8, 8, 3)))
+        assert f"{tensor.min():>9}" in show(tmp_path / "cache", (0,))
     assert (part[..., 0] == part[..., 2]).all() == (channels == "gray")

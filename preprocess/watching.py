@@ -1,0 +1,116 @@
+"""Builds again whenever a folder of images has come to rest. It is looked at from time to time: a network file system
+tells nobody what another machine writes."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from cache_store.errors import CacheStoreError, LockedError, StorageError
+from preprocess.errors import PreprocessError, UsageError
+from preprocess.report import BuildReport, printable
+from preprocess.scan import signature
+
+_PASSING = (LockedError, StorageError)
+"""What may be over although SOURCE does not change."""
+
+_RETRY_S = 30.0
+_MOST_OF_THE_TIME = 4
+"""A folder whose every look takes long is left alone so many times as long."""
+
+
+def watch(
+    source: str | os.PathLike[str],
+    rebuild: Callable[[], BuildReport],
+    tell: Callable[[str], None],
+    *,
+    recipe: str | os.PathLike[str] | None = None,
+    settle_s: float = 2,
+    poll_s: float = 1,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> NoReturn:
+    """Build once SOURCE is found at rest, and again after every change. Ends by an exception alone.
+
+    A file that is being written changes from look to look, and is waited for; one that is caught half written changes
+    later, which brings the next build.
+
+    Parameters
+    ----------
+    source : folder of images
+    rebuild : builds
+    tell : given one line for each build, and one where none can be made
+    recipe : a file whose change is a change as well
+    settle_s : how long nothing may have changed before a build
+    poll_s : between two looks
+    now, sleep : the clock
+
+    Raises
+    ------
+    UsageError : SOURCE is no folder, or times that cannot be meant; what the first build raises if it cannot be meant
+        (exit code 2). Later failures are told, and the next change is waited for
+    """
+    for name, seconds in (("settle", settle_s), ("poll", poll_s)):
+        if not 0 <= seconds < math.inf:
+            raise UsageError(f"{name}: seconds, 0 or more, expected, found {seconds}")
+    source_path = Path(os.path.expanduser(source))
+    signature(source_path)
+    seen: object = None
+    built: object = None
+    told, since, again_at, is_first = "", 0.0, math.inf, True
+    while True:
+        began = now()
+        found, lacking = _look(source_path, recipe)
+        if found != seen:
+            seen, since = found, now()
+        if (seen != built or began >= again_at) and began - since >= settle_s:
+            built, again_at, line = seen, math.inf, lacking
+            if not lacking:
+                try:
+                    line = _in_words(rebuild())
+                except (PreprocessError, CacheStoreError) as error:
+                    if is_first and error.exit_code == UsageError.exit_code:
+                        raise
+                    line = "failed: " + " ".join(str(error).split())
+                    if isinstance(error, _PASSING):
+                        again_at = now() + _RETRY_S
+                is_first = False
+            if line != told or again_at == math.inf:  # a lock that lasts is told once
+                tell(line)
+            told = line
+            continue
+        sleep(max(poll_s, _MOST_OF_THE_TIME * (now() - began)))
+
+
+def _look(source: Path, recipe: str | os.PathLike[str] | None) -> tuple[object, str]:
+    """What changes when a build could have another outcome; and why there is nothing to build, if so."""
+    try:
+        digest, images = signature(source)
+    except UsageError as error:
+        return str(error), f"waiting: {error}"
+    lacking = "" if images else f"waiting: SOURCE {str(source)!r} holds no image"
+    if recipe is None:
+        return digest, lacking
+    try:
+        found = os.stat(os.path.expanduser(recipe))
+    except OSError as error:
+        return (digest, error.errno), lacking
+    return (digest, found.st_mtime_ns, found.st_size, found.st_ino), lacking
+
+
+def _in_words(report: BuildReport) -> str:
+    counts = ", ".join(f"{name} {count:,}" for name, count in report.samples.items())
+    if report.up_to_date:
+        line = f"up to date: snapshot {report.snapshot}: {counts}"
+    else:
+        rendered = f"{report.rendered:,} variant{'s' * (report.rendered != 1)} rendered"
+        line = f"built snapshot {report.snapshot}: {counts}; {rendered}, {sum(report.seconds.values()):.1f} s"
+    if not report.failures:
+        return line
+    first, count = report.failures[0], len(report.failures)
+    return (
+        f"{line}; {count:,} image{'s' * (count != 1)} left out, "
+        f"such as {printable(first['path'])}: {first['stage']}: {first['reason']}"
+    )

@@ -1,0 +1,69 @@
+"""What headers say of a folder, without a look at the pixels."""
+
+import os
+
+import cv2
+
+from preprocess import census as module
+from preprocess.census import take_census
+from preprocess.recipe import Recipe
+from preprocess.scan import propose_splits, scan
+from tests import jpegs
+from tests.helpers import picture, write_image
+
+
+def census_of(folder):
+    return take_census(folder, scan(folder, Recipe().with_splits(propose_splits(folder))))
+
+
+def put(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def test_sizes_are_those_of_the_upright_image(tmp_path):
+    put(tmp_path / "turned.jpg", jpegs.inserted(jpegs.jpeg(0, 40, 56), jpegs.exif(6)))
+    write_image(tmp_path / "plain.png", 1, 24, 32)
+
+    found = census_of(tmp_path)
+
+    assert found.size_hw.tolist() == [[24, 32], [56, 40]]
+    assert found.formats == {"JPEG": 1, "PNG": 1}
+
+
+def test_a_header_behind_a_long_preview_is_found(tmp_path):
+    preview = b"".join(jpegs.segment(0xFFE2, bytes(65_000)) for _ in range(4))
+    put(tmp_path / "a.jpg", jpegs.inserted(jpegs.jpeg(), preview))
+
+    assert census_of(tmp_path).size_hw.tolist() == [[40, 56]]
+
+
+def test_what_has_no_header_is_told_from_what_is_damaged(tmp_path):
+    put(tmp_path / "empty.jpg", b"")
+    put(tmp_path / "text.png", b"no image")
+    put(tmp_path / "cut.jpg", jpegs.jpeg()[:30])
+    put(tmp_path / "page.tiff", cv2.imencode(".tiff", picture(1))[1].tobytes())
+    os.symlink("nowhere", tmp_path / "gone.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")  # the scan passes it over; nothing here may wait for it
+    write_image(tmp_path / "good.png", 1)
+
+    found = census_of(tmp_path)
+
+    assert (found.files, found.looked_at, len(found.headers)) == (6, 6, 1)
+    assert sorted([*found.unreadable.examples, "text.png"]) == ["cut.jpg", "empty.jpg", "gone.jpg", "text.png"]
+    assert found.unreadable.count == 4
+    assert found.unsized.examples == ["page.tiff"]
+    assert found.formats == {"JPEG": 1, "PNG": 1, "TIFF": 1}
+
+
+def test_of_many_files_some_are_looked_at_evenly_in_each_split(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_FILES", 8)
+    for split, count in (("train", 29), ("val", 11)):
+        for number in range(1, count + 1):  # known by its height
+            image = cv2.imencode(".png", picture(0, number, 4))[1].tobytes()
+            put(tmp_path / split / "cat" / f"{number:02}.png", image)
+
+    found = census_of(tmp_path)
+
+    assert (found.files, found.looked_at) == (40, 9)  # each share is rounded up
+    assert found.size_hw[:, 0].tolist() == [1, 6, 12, 17, 23, 29, 1, 6, 11]
