@@ -1,16 +1,17 @@
 """From drawn steps to actions, and their run over a batch: few launches, whatever was drawn for each image."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from preprocess.augment import Pipeline
 from preprocess.decisions import Step
 from preprocess.torch_engine import colour, equalize, filters, geometry, holes, tables
 from preprocess.torch_engine.actions import Action, Compile
-from preprocess.torch_engine.images import Images
+from preprocess.torch_engine.images import Images, alike, pixels_at_once
 
 _MODULES = (geometry, tables, colour, equalize, filters, holes)
 COMPILERS: dict[str, Compile] = {name: compile for module in _MODULES for name, compile in module.COMPILERS.items()}
@@ -62,43 +63,75 @@ def first_unsupported(transforms: Sequence[Mapping[str, Any]], channels: int) ->
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Images that are equally far: `samples` int64 (n,), their places in the whole batch."""
+    """Images that are equally far: `samples` int64 (n,), their places among all of them."""
 
     images: Images
     samples: np.ndarray
 
+    def some(self, places: np.ndarray) -> "_Group":
+        return self if len(places) == len(self.samples) else _Group(self.images[places], self.samples[places])
 
-def run(images: Images, programs: Sequence[Program]) -> Images:
+
+def run(batches: Sequence[Images], programs: Sequence[Program]) -> list[torch.Tensor]:
     """Do to each image its program; the given images stay as they are.
 
-    Images whose next action is of one kind go through it together. Those with the most left to do go first: the others
-    wait for them, so that as many as possible meet again at the next action.
+    Images whose next action is of one kind go through it together, if they are of similar size. Those with the most
+    left to do go first: the others wait for them, so that as many as possible meet again at the next action.
+
+    Parameters
+    ----------
+    batches : at best of images that are `alike`
+    programs : one an image, for those of all batches in turn
+
+    Returns
+    -------
+    each uint8 (C, h, w), views of batches
     """
     done = np.zeros(len(programs), np.int64)
     left = np.array([len(program) for program in programs])
     waiting: dict[Hashable, list[_Group]] = {}
-    finished: list[_Group] = []
+    finished: dict[int, torch.Tensor] = {}
 
     def file(group: _Group) -> None:
         keys = [_kind(programs[sample], done[sample]) for sample in group.samples]
         for key in dict.fromkeys(keys):
-            places = np.array([place for place, other in enumerate(keys) if other == key])
-            part = group if len(places) == len(keys) else _Group(group.images[places], group.samples[places])
-            (finished if key is None else waiting.setdefault(key, [])).append(part)
+            part = group.some(np.array([place for place, other in enumerate(keys) if other == key]))
+            if key is None:
+                finished.update(
+                    (sample, part.images.image(place)) for place, sample in enumerate(part.samples.tolist())
+                )
+            else:
+                waiting.setdefault(key, []).append(part)
 
-    file(_Group(images, np.arange(len(programs))))
+    start = 0
+    for batch in batches:
+        file(_Group(batch, np.arange(start, start + len(batch))))
+        start += len(batch)
     while waiting:
         key = max(waiting, key=lambda kind: max(int(left[group.samples].max()) for group in waiting[kind]))
-        groups = waiting.pop(key)
-        samples = np.concatenate([group.samples for group in groups])
-        actions = [programs[sample][done[sample]] for sample in samples]
-        out = type(actions[0]).run(Images.joined([group.images for group in groups]), actions)
-        done[samples] += 1
-        left[samples] -= 1
-        file(_Group(out, samples))
-    samples = np.concatenate([group.samples for group in finished])
-    together = Images.joined([group.images for group in finished])
-    return together if (np.diff(samples) == 1).all() else together[np.argsort(samples)]
+        for group in _gathered(waiting.pop(key)):
+            actions = [programs[sample][done[sample]] for sample in group.samples]
+            out = type(actions[0]).run(group.images, actions)
+            done[group.samples] += 1
+            left[group.samples] -= 1
+            file(_Group(out, group.samples))
+    return [finished[sample] for sample in range(len(programs))]
+
+
+def _gathered(groups: Sequence[_Group]) -> Iterator[_Group]:
+    """The same images in batches of those that are alike, no larger than what is computed together."""
+    bounds = np.cumsum([len(group.samples) for group in groups])
+    sizes = np.concatenate([group.images.sizes for group in groups])
+    for places in alike(sizes, pixels_at_once(groups[0].images.pixels)):
+        places = np.sort(places)
+        parts = [
+            group.some(own - end + len(group.samples))
+            for group, own, end in zip(
+                groups, np.split(places, np.searchsorted(places, bounds[:-1])), bounds, strict=True
+            )
+            if len(own)
+        ]
+        yield _Group(Images.joined([part.images for part in parts]), np.concatenate([part.samples for part in parts]))
 
 
 def _kind(program: Program, done: int) -> Hashable:

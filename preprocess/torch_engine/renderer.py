@@ -15,13 +15,13 @@ from preprocess.jobs import Failure
 from preprocess.render import DECODER, DECODERS, File, Finished, Rendered, check_result, refused, resolve_decoder
 from preprocess.rendering import Rendering
 from preprocess.torch_engine.decoder import Decoder, DeviceImage
-from preprocess.torch_engine.images import Images
+from preprocess.torch_engine.images import Images, batched, some
 from preprocess.torch_engine.nvjpeg import Nvjpeg, library
 from preprocess.torch_engine.programs import Program, program_of, run
 
 BATCH_FILES = 64
-BATCH_PIXELS = 64_000_000
-"""Most pixels of a batch, with what fills up each image to the size of the largest; a larger image goes alone."""
+BATCH_PIXELS = 32_000_000
+"""Most pixels of a batch's images; with what fills them up to a common size, twice as many. A larger one goes alone."""
 
 
 class TorchRenderer:
@@ -81,7 +81,7 @@ class TorchRenderer:
         """
         if isinstance(image, np.ndarray):
             image = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(self._device)
-        (result,) = self._variants(Images.of([image]), [digest], [variant])
+        (result,) = self._variants([Images.of([image])], [digest], [variant])
         if isinstance(result, SourceError):
             raise result
         return np.ascontiguousarray(result.transpose(1, 2, 0))
@@ -91,7 +91,7 @@ class TorchRenderer:
     def render(self, files: Iterable[File], begin: Callable[[int], None]) -> Iterator[Rendered | Finished]:
         """`Renderer.render` in batches; `begin` is told of each file that is read, then of the batch's first."""
         batch: list[tuple[File, bytes]] = []
-        height = width = 0
+        pixels = 0
         for file in files:
             begin(file.place)
             try:
@@ -99,12 +99,12 @@ class TorchRenderer:
             except SourceError as error:
                 yield Finished(file.place, error)
                 continue
-            own_height, own_width = _size_of(data)
-            height, width = max(height, own_height), max(width, own_width)
-            if len(batch) == BATCH_FILES or (batch and (len(batch) + 1) * height * width > BATCH_PIXELS):
+            own = _pixels_of(data)
+            if len(batch) == BATCH_FILES or (batch and pixels + own > BATCH_PIXELS):
                 yield from self._render(batch, begin)
-                batch, height, width = [], own_height, own_width
+                batch, pixels = [], 0
             batch.append((file, data))
+            pixels += own
         if batch:
             yield from self._render(batch, begin)
 
@@ -122,7 +122,8 @@ class TorchRenderer:
                 decoded.append((file, result))
         if not decoded:
             return
-        images = Images.of([image.image for _, image in decoded])
+        batches, order = batched([image.image for _, image in decoded])
+        decoded = [decoded[place] for place in order]
         whole = np.ones(len(decoded), bool)
         for turn in range(max(len(file.variants) for file, _ in decoded)):
             wants = np.array([len(file.variants) > turn for file, _ in decoded])
@@ -132,11 +133,13 @@ class TorchRenderer:
             begin(decoded[places[0]][0].place)
             files = [decoded[place][0] for place in places]
             rendered = self._variants(
-                images if len(places) == len(images) else images[places],
+                some(batches, places),
                 [file.digest for file in files],
                 [file.variants[turn] for file in files],
             )
-            for place, file, planes in zip(places, files, rendered, strict=True):
+            for place, file, planes in sorted(
+                zip(places, files, rendered, strict=True), key=lambda each: order[each[0]]
+            ):
                 if isinstance(planes, SourceError):
                     whole[place] = False
                     yield Finished(file.place, planes)
@@ -144,22 +147,21 @@ class TorchRenderer:
                     image = decoded[place][1]
                     decoder = DECODERS.index(image.decoder)
                     yield Rendered(file.place, file.variants[turn], planes, image.source_hw, decoder)
-        for place in np.flatnonzero(whole):
+        for place in sorted(np.flatnonzero(whole), key=order.__getitem__):
             file, image = decoded[place]
             yield Finished(file.place, notes=image.notes)
 
     def _variants(
-        self, images: Images, digests: Sequence[bytes], variants: Sequence[int]
+        self, batches: Sequence[Images], digests: Sequence[bytes], variants: Sequence[int]
     ) -> list[np.ndarray | SourceError]:
         """One variant of each image: uint8 (C, H, W) on the host, or why there is none."""
+        sizes = [(height, width) for batch in batches for height, width in batch.sizes.tolist()]
         programs = [
-            self._program((height, width), digest, variant)
-            for (height, width), digest, variant in zip(images.sizes.tolist(), digests, variants, strict=True)
+            self._program(hw, digest, variant) for hw, digest, variant in zip(sizes, digests, variants, strict=True)
         ]
         sound = {place: program for place, program in enumerate(programs) if not isinstance(program, SourceError)}
         places = np.array(list(sound), np.int64)
-        chosen = images if len(places) == len(images) or not len(places) else images[places]
-        planes = iter(self._run(chosen, list(sound.values())) if sound else ())
+        planes = iter(self._run(some(batches, places), list(sound.values())) if sound else ())
         return [program if isinstance(program, SourceError) else next(planes) for program in programs]
 
     def _program(self, hw: tuple[int, int], digest: bytes, variant: int) -> Program | SourceError:
@@ -175,23 +177,22 @@ class TorchRenderer:
         except Exception as error:  # a transform may refuse an image: this one is listed
             return refused(error)
 
-    def _run(self, images: Images, programs: Sequence[Program]) -> Sequence[np.ndarray | SourceError]:
+    def _run(self, batches: Sequence[Images], programs: Sequence[Program]) -> Sequence[np.ndarray | SourceError]:
         """Results of programs on the host; where memory is short, half a batch at a time."""
         try:
-            _, height, width = self.rendering.shape
-            return list(run(images, programs).pixels[:, :, :height, :width].cpu().numpy())
+            return list(torch.stack(run(batches, programs)).cpu().numpy())
         except torch.OutOfMemoryError:
             if len(programs) == 1:
                 return [SourceError("memory", "not enough memory on the device to render it")]
         middle = len(programs) // 2
         places = np.arange(len(programs))
         return [
-            *self._run(images[places[:middle]], programs[:middle]),
-            *self._run(images[places[middle:]], programs[middle:]),
+            *self._run(some(batches, places[:middle]), programs[:middle]),
+            *self._run(some(batches, places[middle:]), programs[middle:]),
         ]
 
 
-def _size_of(data: bytes) -> tuple[int, int]:
-    """Height and width; of a file whose header we do not read so much that it goes alone."""
+def _pixels_of(data: bytes) -> int:
+    """Of a file whose header we do not read so many that it goes alone."""
     header = read_header(data)
-    return header.upright_hw if header is not None else (BATCH_PIXELS, 1)
+    return header.upright_hw[0] * header.upright_hw[1] if header is not None else BATCH_PIXELS

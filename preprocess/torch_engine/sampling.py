@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from preprocess.torch_engine.actions import Action
-from preprocess.torch_engine.images import Images
+from preprocess.torch_engine.images import Images, pixels_at_once
 
 Arithmetic = Literal["copy", "linear", "exact", "fixed", "float"]
 """How a weighted sum becomes a pixel, in OpenCV's words for 8 bits (modules/imgproc/src/resize.cpp).
@@ -22,9 +22,6 @@ float : float32, one rounding at the end, halves to even
 
 _FRACTION_BITS = {"linear": 2, "exact": 16, "fixed": 22}
 _ROWS, _COLUMNS = 2, 3
-
-_VALUES_AT_ONCE, _VALUES_AT_ONCE_ELSEWHERE = {"cpu": 1 << 20}, 1 << 25
-"""Most values that are computed together: what caches hold, or what keeps a device busy."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,8 +142,10 @@ def in_parts(
     uint8 (n, C, H, W)
     """
     pixels = images.pixels
+    most = pixels_at_once(pixels)
+    if work.max(axis=0).prod() * len(images) <= most:
+        return compute(images, np.arange(len(images)))
     out = pixels.new_empty((len(images), pixels.shape[1], *sizes.max(axis=0).tolist()))
-    most = _VALUES_AT_ONCE.get(pixels.device.type, _VALUES_AT_ONCE_ELSEWHERE) // pixels.shape[1]
     order = np.argsort(work.prod(axis=1), kind="stable")
     while len(order):
         room = np.maximum.accumulate(work[order]).prod(axis=1) * np.arange(1, len(order) + 1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from preprocess import augment
-from preprocess.torch_engine import sampling
+from preprocess.torch_engine import images as batches
 from preprocess.torch_engine.images import Images
 from preprocess.torch_engine.resizing import resized
 from preprocess.torch_engine.sampling import Sampling, Taps
@@ -99,7 +99,7 @@ def test_pixels_do_not_depend_on_batch_order_neighbours_and_padding(kind, channe
     alone = [run([image], [action])[0] for image, action in zip(images, actions, strict=True)]
     order = [3, 0, 5, 1, 4, 2]
     for at_once in (1, 10_000, 1 << 20):
-        monkeypatch.setitem(sampling._VALUES_AT_ONCE, "cpu", at_once)
+        monkeypatch.setitem(batches._VALUES_AT_ONCE, "cpu", at_once)
         shuffled = run([images[i] for i in order], [actions[i] for i in order], room=(140, 200))
         for place, found in zip(order, shuffled, strict=True):
             np.testing.assert_array_equal(found, alone[place])
