@@ -33,3 +33,10 @@ class Claims:
     def release(self, sources: np.ndarray) -> None:
         """Take back the claims of these sources."""
         self._sources[np.isin(self._sources, sources)] = _RELEASED
+        # Released places are not used again, and a search ends at an empty one. As the sources are fewer than half of
+        # the places, some stay empty until the next release.
+        if 2 * np.count_nonzero(self._sources != _EMPTY) > len(self._sources):
+            held = self._sources[self._sources >= 0].tolist()
+            self._sources[:] = _EMPTY
+            for source in held:
+                self.claim(source)
