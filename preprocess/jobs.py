@@ -77,6 +77,7 @@ class ReadJob:
     paths : absolute, as bytes
     variants : K
     slots : S of the shards to write
+    singly : no batches: a worker died in one of them, and the next is to die with the culprit in hand
     """
 
     job_id: int
@@ -85,6 +86,7 @@ class ReadJob:
     paths: Sequence[bytes]
     variants: int
     slots: int
+    singly: bool = False
 
     def __len__(self) -> int:
         return len(self.items)

@@ -1,7 +1,8 @@
 """Runs jobs on worker processes: bounded, with a stall clock and crash isolation. Knows nothing of images.
 
 A worker that dies or hangs is blamed on the item it had in hand only if that item, alone in a fresh worker, does
-it again. Until then the rest of its job is given to another worker; what the dead one had begun to write is dropped.
+it again. Until then the rest of its job is given to another worker, to be done file by file; what the dead one had begun to write
+is dropped.
 """
 
 import contextlib
@@ -217,7 +218,7 @@ class WorkerPool:
                 return
             rest = [place for place in range(len(job)) if place != item]
             if rest:
-                queue.appendleft(_Queued(job.part(rest, client.new_job_id())))
+                queue.appendleft(_Queued(replace(job.part(rest, client.new_job_id()), singly=True)))
             queue.appendleft(_Queued(job.part([item], client.new_job_id()), alone=True))
             return
         if entry.attempts + 1 >= _ATTEMPTS:

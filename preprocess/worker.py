@@ -139,8 +139,9 @@ class Worker:
         files = [self._file(job, hashed, kept, place, k) for place, k in wanted.files if place not in failures]
         for place in range(len(job) - len(files)):
             self._state.count(failed=place < len(failures))  # those that need no rendering
+        batches = [[file] for file in files] if job.singly else [files]
         with shards:
-            for result in renderer.render(files, self._state.take_up):
+            for result in itertools.chain.from_iterable(renderer.render(b, self._state.take_up) for b in batches):
                 if isinstance(result, Rendered):
                     shards.append(result, hashed.digests[result.place])
                     continue
