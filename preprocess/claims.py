@@ -36,7 +36,7 @@ class Claims:
         # Released places are not used again, and a search ends at an empty one. As the sources are fewer than half of
         # the places, some stay empty until the next release.
         if 2 * np.count_nonzero(self._sources != _EMPTY) > len(self._sources):
-            held = self._sources[self._sources >= 0].tolist()
+            held = [source for source in self._sources.tolist() if source not in (_EMPTY, _RELEASED)]
             self._sources[:] = _EMPTY
             for source in held:
                 self.claim(source)

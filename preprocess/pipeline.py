@@ -1,8 +1,8 @@
 """Runs jobs on worker processes: bounded, with a stall clock and crash isolation. Knows nothing of images.
 
 A worker that dies or hangs is blamed on the item it had in hand only if that item, alone in a fresh worker, does
-it again. Until then the rest of its job is given to another worker, to be done file by file; what the dead one had begun to write
-is dropped.
+it again. Until then the rest of its job is given to another worker, which does it file by file; what the dead one
+had begun to write is dropped.
 """
 
 import contextlib
