@@ -10,6 +10,7 @@ from cache_store.errors import CacheStoreError
 from cache_store.reader import open_cache
 from preprocess import augment, environment
 from preprocess.errors import UsageError
+from preprocess.rendering import IN_WORDS, OPENCV
 from preprocess.report import in_units
 
 _PACKAGES = ("torch", "torchvision", "albumentations", "numpy", "zarr", "google-crc32c", "pydantic", "click")
@@ -37,6 +38,12 @@ def doctor(cache: str | os.PathLike[str] | None = None) -> tuple[str, bool]:
         problems.append(
             f"OpenCV cannot be imported: {error}; run: pip install --force-reinstall opencv-python-headless"
         )
+    try:
+        lines.append(f"gpu         {_gpu()}")
+    except (ImportError, OSError) as error:
+        problems.append(f"torch cannot be imported: {error}")
+    except UsageError as error:
+        problems.append(str(error))
     if cache is not None:
         try:
             with open_cache(cache) as opened:
@@ -47,6 +54,18 @@ def doctor(cache: str | os.PathLike[str] | None = None) -> tuple[str, bool]:
             problems.append(str(error))
     lines += [f"PROBLEM     {problem}" for problem in problems] or ["all is well"]
     return "\n".join(lines), not problems
+
+
+def _gpu() -> str:
+    """The GPU and what decodes on it. Torch is imported only where there is a driver."""
+    name = environment.gpu()
+    if name is None:
+        return f"none: images are rendered by {IN_WORDS[OPENCV]}"
+    import torch
+
+    from preprocess.torch_engine.nvjpeg import named_library
+
+    return f"{name}, nvJPEG from {named_library(torch.device('cuda'))[0]}"
 
 
 def _decoders() -> list[str]:
