@@ -98,7 +98,7 @@ def build(
     source : folder of images; it is only read
     cache : folder of the cache; made if it is new
     recipe : a Recipe, plain data, or the path of a YAML file; None: the cache's own, for a new cache the default
-    workers : processes; None: one for each processor that this process may use
+    workers : processes; None: one for each processor that this process may use, or one for the GPU
     device : 'auto': that of the tensors that are there, for a new cache the GPU if there is one; 'cpu'; 'cuda'; or
         'torch-cpu', the GPU's renderer on the CPU: slow, for comparisons
     stats : mean and std in 0..1 to use in place of the dataset's own, for `normalize: dataset`

@@ -55,7 +55,7 @@ def init(source: Path, output: Path, size: str | None, force: bool, as_json: boo
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
 )
-@click.option("--workers", type=int, help="Processes; one for each processor unless given.")
+@click.option("--workers", type=int, help="Processes; unless given, one for each processor, or for the GPU.")
 @click.option("--device", default="auto", show_default=True, help="auto (as the cache is), cpu or cuda.")
 @click.option("--limit", type=int, help="Only the first N images of each split, into a new cache.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, how long it takes and how big it gets.")

@@ -1,4 +1,5 @@
-"""One worker process: takes jobs, renders, writes shards into `pending/<build id>/`. No torch, no zarr, no lock.
+"""One worker process: takes jobs, renders, writes shards into `pending/<build id>/`. No zarr, no lock, and torch
+only for an engine that needs it.
 
 Started by `process`; ends when its pipe closes, after a long rest, and at once when the builder dies.
 """
