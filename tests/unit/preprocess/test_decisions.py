@@ -177,9 +177,10 @@ def test_steps_drawn_from_a_shape_give_the_pixels_and_errors_of_the_ordinary_cal
         for number, size in enumerate(SIZES):
             image = pixels((*size, channels), number)
             for state in range(2**63, 2**63 + 6):
-                wanted = outcome(ordinary, given, image, state)
+                # Of one channel it is a copy, which the library may write into.
+                wanted = outcome(ordinary, given, image.copy() if channels == 1 else image, state)
                 assert outcome(given, image, state) == wanted
-                found = outcome(applied, given, image, state)
+                found = outcome(applied, given, image.copy() if channels == 1 else image, state)
                 if found[0] is not Misshapen:
                     assert found == wanted
                     compared += found[0] == np.uint8

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -99,3 +100,28 @@ def test_a_second_opencv_beside_the_real_one_shows_in_doctor_and_is_not_healthy(
     problems = [line for line in lines if line.startswith("PROBLEM")]
     assert any("opencv-python-headless and opencv-python are both installed" in line for line in problems)
     assert "all is well" not in done.stdout
+
+
+# The GPU
+
+
+def test_versions_of_torchs_engines_say_torch_and_those_of_the_gpu_which_one(monkeypatch):
+    monkeypatch.setattr(environment, "gpu", lambda: "NVIDIA H200")
+    torchs = {name: importlib.metadata.version(name) for name in ("torch", "torchvision")}
+    plain = environment.versions()
+    assert environment.versions("opencv+torch") == plain | torchs
+    assert environment.versions("nvjpeg+torch") == plain | torchs | {"gpu": "NVIDIA H200"}
+
+
+def test_without_a_driver_there_is_no_gpu_and_torch_is_not_asked(monkeypatch):
+    monkeypatch.setattr(environment, "_DRIVER_FILES", ("/nowhere",))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert environment.gpu() is None
+
+
+@pytest.mark.parametrize(("available", "name"), [(True, "NVIDIA H200"), (False, None)])
+def test_with_a_driver_torch_knows(monkeypatch, available, name):
+    cuda = SimpleNamespace(is_available=lambda: available, get_device_name=lambda: "NVIDIA H200")
+    monkeypatch.setattr(environment, "_DRIVER_FILES", ("/nowhere", __file__))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert environment.gpu() == name
