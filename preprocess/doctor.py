@@ -10,7 +10,7 @@ from cache_store.errors import CacheStoreError
 from cache_store.reader import open_cache
 from preprocess import augment, environment
 from preprocess.errors import UsageError
-from preprocess.rendering import IN_WORDS, NVJPEG, OPENCV
+from preprocess.rendering import IN_WORDS, OPENCV
 from preprocess.report import in_units
 
 _PACKAGES = ("torch", "torchvision", "albumentations", "numpy", "zarr", "google-crc32c", "pydantic", "click")
@@ -40,8 +40,10 @@ def doctor(cache: str | os.PathLike[str] | None = None) -> tuple[str, bool]:
         )
     try:
         lines.append(f"gpu         {_gpu()}")
-    except (UsageError, ImportError, OSError, RuntimeError) as error:
-        problems.append(f"the GPU cannot be used: {error}")
+    except (ImportError, OSError) as error:
+        problems.append(f"torch cannot be imported: {error}")
+    except UsageError as error:
+        problems.append(str(error))
     if cache is not None:
         try:
             with open_cache(cache) as opened:
@@ -55,16 +57,15 @@ def doctor(cache: str | os.PathLike[str] | None = None) -> tuple[str, bool]:
 
 
 def _gpu() -> str:
-    """The CUDA device and what decodes on it; torch is imported only where there is a driver."""
+    """The GPU and what decodes on it. Torch is imported only where there is a driver."""
     name = environment.gpu()
     if name is None:
-        return f"none: {IN_WORDS[OPENCV]} decode and render"
+        return f"none: images are rendered by {IN_WORDS[OPENCV]}"
     import torch
 
-    from preprocess.torch_engine.nvjpeg import library
+    from preprocess.torch_engine.nvjpeg import named_library
 
-    library(torch.device("cuda"))  # raises if it decodes nothing
-    return f"{name}: {IN_WORDS[NVJPEG]} decode and render"
+    return f"{name}, nvJPEG from {named_library(torch.device('cuda'))[0]}"
 
 
 def _decoders() -> list[str]:

@@ -70,14 +70,14 @@ def choose(
     UsageError : there is no such device here
     PixelsWouldDiffer : `same` was made by another engine than is asked for, or by one that is not here
     """
-    gpu = environment.gpu()
     wanted = OF_DEVICE.get(device)
-    if wanted == NVJPEG and gpu is None:
+    has_gpu = wanted in (None, NVJPEG) and environment.gpu() is not None  # asking may import torch
+    if wanted == NVJPEG and not has_gpu:
         raise UsageError("device 'cuda': torch finds no CUDA device on this machine; use auto or cpu")
     notes = []
     if wanted is None:
-        wanted = (same.engine if same is not None else kept) or (NVJPEG if gpu is not None else OPENCV)
-        if wanted == NVJPEG and gpu is None:
+        wanted = (same.engine if same is not None else kept) or (NVJPEG if has_gpu else OPENCV)
+        if wanted == NVJPEG and not has_gpu:
             if same is not None and not rerender:
                 raise PixelsWouldDiffer(
                     f"split {name!r}: its tensors were made by {IN_WORDS[NVJPEG]}, and there is no CUDA device here; "
@@ -85,10 +85,10 @@ def choose(
                     "old)"
                 )
             wanted = OPENCV
-        elif wanted != NVJPEG and gpu is not None:
+        elif wanted != NVJPEG and has_gpu:
             notes.append(
-                f"split {name!r} is rendered by {IN_WORDS[wanted]}, as the cache's tensors were; --device cuda "
-                "--rerender makes new ones on the GPU"
+                f"split {name!r} is rendered by {IN_WORDS.get(wanted, wanted)}, as the cache's tensors were; "
+                "--device cuda --rerender makes new ones on the GPU"
             )
     if wanted != OPENCV and (transform := lacking(rendering)) is not None:
         notes = [f"split {name!r} is rendered by {IN_WORDS[OPENCV]}: torch does not render {transform}"]

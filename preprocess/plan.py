@@ -137,7 +137,7 @@ def _identify(recipe: Recipe, previous: Cache | None, options: PlanOptions) -> t
     proved = {_stored(previous, name).pixels_id for name in previous.splits} if previous is not None else set()
     for name in recipe.named_splits:
         rendering = recipe.rendering(name, OPENCV, "")
-        same = _same_but_for_the_engine(rendering, previous)
+        same = _same_but_for_the_engine(name, rendering, previous)
         engine, notes = engines.choose(
             name,
             rendering,
@@ -166,12 +166,13 @@ def _stored(previous: Cache, split: str) -> Rendering:
     return stored_rendering(previous.tensors(split).attributes)
 
 
-def _same_but_for_the_engine(rendering: Rendering, previous: Cache | None) -> tuple[Rendering, str] | None:
-    """Tensors of the snapshot that differ in nothing but what made them of the pictures, and a split that has them."""
+def _same_but_for_the_engine(name: str, rendering: Rendering, previous: Cache | None) -> tuple[Rendering, str] | None:
+    """Tensors of the snapshot that differ in nothing but what made them of the pictures, and a split that has them:
+    the one of this name, if it does."""
     neutral = {"mean": None, "std": None, "dtype": "", "probe": "", "engine": ""}
     if previous is None:
         return None
-    for split in previous.splits:
+    for split in sorted(previous.splits, key=lambda other: other != name):
         stored = _stored(previous, split)
         if replace(stored, **neutral) == replace(rendering, **neutral):  # type: ignore[arg-type]
             return stored, split

@@ -1,6 +1,7 @@
 """What a build did, for a person and for a machine."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -97,15 +98,9 @@ class BuildReport:
             f"  variants   {self.rendered:,} to render, {self.reused:,} in the cache already",
             f"  on disk    {in_units(self.peak_bytes)} more at its peak, {in_units(self.free_bytes)} free: {fits}",
             f"  time       about {self.estimated_s:.0f} s, from rendered samples",
-            f"  engine     {self._engines()}",
+            f"  engine     {engines_in_words(self.engines)}",
         ]
         return lines + self._failure_lines() + [f"  note       {text}" for text in self.departures]
-
-    def _engines(self) -> str:
-        words = {name: IN_WORDS[engine] for name, engine in self.engines.items()}
-        if len(set(words.values())) == 1:
-            return next(iter(words.values()))
-        return "; ".join(f"{name}: {engine}" for name, engine in words.items())
 
     def _counts(self) -> str:
         parts = []
@@ -137,6 +132,14 @@ class BuildReport:
 def printable(name: str) -> str:
     """A file name on one line, whatever bytes it is made of."""
     return name if name.isprintable() else repr(name)
+
+
+def engines_in_words(engines: Mapping[str, str]) -> str:
+    """What renders; split by split only if they differ."""
+    words = {name: IN_WORDS[engine] for name, engine in engines.items()}
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return "; ".join(f"{name}: {engine}" for name, engine in words.items())
 
 
 def in_units(count: float) -> str:

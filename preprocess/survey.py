@@ -20,7 +20,7 @@ from preprocess.duplicates import duplicates
 from preprocess.plan import PlanOptions, make_plan
 from preprocess.publish import failure_rows, is_current
 from preprocess.render import DECODER
-from preprocess.report import in_units, numbers_in_words, printable
+from preprocess.report import engines_in_words, in_units, numbers_in_words, printable
 from preprocess.run import Silent, hash_first
 from preprocess.statistics import current_statistics, drift
 from preprocess.stock import Stock
@@ -38,6 +38,7 @@ class StatusReport:
     ----------
     cache, source : folders
     snapshot : name of the snapshot in force
+    engines : split -> what renders it, see `rendering.IN_WORDS`
     up_to_date : a build would do nothing
     files : what became of the snapshot's files; new ones that are not read yet may turn out to be known or to fail
     failed : path, stage, reason of each image that is left out
@@ -51,6 +52,7 @@ class StatusReport:
     cache: str
     source: str
     snapshot: str
+    engines: dict[str, str]
     up_to_date: bool
     files: Changes
     failed: list[dict[str, Any]] = field(default_factory=list)
@@ -71,6 +73,7 @@ class StatusReport:
 
     def _lines(self) -> list[str]:
         lines = [f"snapshot {self.snapshot} of {self.cache}, built from {self.source}"]
+        lines.append(f"rendered by {engines_in_words(self.engines)}")
         files = self.files
         for title, names in (
             ("new", [printable(name) for name in files.new]),
@@ -148,6 +151,7 @@ def status(source: str | os.PathLike[str] | None, cache: str | os.PathLike[str])
             str(cache_path),
             str(found),
             snapshot.name,
+            {name: rendering.engine for name, rendering in plan.renderings.items()},
             is_current(snapshot, plan, stock, splits),
             changes_of(
                 plan,

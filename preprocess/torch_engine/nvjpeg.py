@@ -29,6 +29,11 @@ _OUT_OF_MEMORY = re.compile(r"out of memory|: 5$", re.MULTILINE)
 
 
 def library(device: torch.device, channels: str = "rgb") -> DecodeJpegs:
+    """What `named_library` finds, without its name."""
+    return named_library(device, channels)[1]
+
+
+def named_library(device: torch.device, channels: str = "rgb") -> tuple[str, DecodeJpegs]:
     """nvJPEG from torchvision or, if that has none, from torchcodec (0.16 or newer), whichever works here.
 
     Parameters
@@ -48,7 +53,7 @@ def library(device: torch.device, channels: str = "rgb") -> DecodeJpegs:
         except (ImportError, OSError, RuntimeError) as error:
             reasons.append(f"{name}: {_line(error)}")
         else:
-            return decode
+            return name, decode
     raise UsageError(
         f"no JPEG decoder for {device}: torchvision or torchcodec with nvJPEG expected, found {'; '.join(reasons)}; "
         "install one of them, or build with --device cpu"

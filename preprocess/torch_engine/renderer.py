@@ -80,7 +80,7 @@ class TorchRenderer:
         SourceError : a transform refuses the image, or its result has the wrong size
         """
         if isinstance(image, np.ndarray):
-            image = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(self._device)
+            image = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")).to(self._device)
         (result,) = self._variants([Images.of([image])], [digest], [variant])
         if isinstance(result, SourceError):
             raise result
@@ -112,9 +112,14 @@ class TorchRenderer:
         self, batch: Sequence[tuple[File, bytes]], begin: Callable[[int], None]
     ) -> Iterator[Rendered | Finished]:
         begin(batch[0][0].place)
+        all_decoded = self._decode(batch, begin)
+        if all_decoded is None:
+            middle = len(batch) // 2
+            yield from self._render(batch[:middle], begin)
+            yield from self._render(batch[middle:], begin)
+            return
+        results, batches, order = all_decoded
         decoded: list[tuple[File, DeviceImage]] = []
-        digests = [file.digest for file, _ in batch]
-        results = self._decoder([data for _, data in batch], digests, lambda number: begin(batch[number][0].place))
         for (file, _), result in zip(batch, results, strict=True):
             if isinstance(result, Failure):
                 yield Finished(file.place, SourceError(result.stage, result.reason))
@@ -122,7 +127,6 @@ class TorchRenderer:
                 decoded.append((file, result))
         if not decoded:
             return
-        batches, order = batched([image.image for _, image in decoded])
         decoded = [decoded[place] for place in order]
         whole = np.ones(len(decoded), bool)
         for turn in range(max(len(file.variants) for file, _ in decoded)):
@@ -151,6 +155,20 @@ class TorchRenderer:
             file, image = decoded[place]
             yield Finished(file.place, notes=image.notes)
 
+    def _decode(
+        self, batch: Sequence[tuple[File, bytes]], begin: Callable[[int], None]
+    ) -> tuple[list[DeviceImage | Failure], list[Images], list[int]] | None:
+        """Each file's image or why there is none, and all images in `batched`; None if memory is short for so many."""
+        digests = [file.digest for file, _ in batch]
+        try:
+            results = self._decoder([data for _, data in batch], digests, lambda number: begin(batch[number][0].place))
+            images = [result.image for result in results if isinstance(result, DeviceImage)]
+            return results, *(batched(images) if images else ([], []))
+        except torch.OutOfMemoryError:
+            if len(batch) > 1:
+                return None
+            return [Failure("memory", "not enough memory on the device to decode it")], [], []
+
     def _variants(
         self, batches: Sequence[Images], digests: Sequence[bytes], variants: Sequence[int]
     ) -> list[np.ndarray | SourceError]:
@@ -178,12 +196,17 @@ class TorchRenderer:
             return refused(error)
 
     def _run(self, batches: Sequence[Images], programs: Sequence[Program]) -> Sequence[np.ndarray | SourceError]:
-        """Results of programs on the host; where memory is short, half a batch at a time."""
+        """Results of programs on the host; of a batch that fails, as where memory is short, its halves."""
         try:
             return list(torch.stack(run(batches, programs)).cpu().numpy())
         except torch.OutOfMemoryError:
-            if len(programs) == 1:
-                return [SourceError("memory", "not enough memory on the device to render it")]
+            reason = SourceError("memory", "not enough memory on the device to render it")
+        except Exception as error:  # of one image, as no other reaches its pixels
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)  # raises for a broken device, which is no image's fault
+            reason = refused(error)
+        if len(programs) == 1:
+            return [reason]
         middle = len(programs) // 2
         places = np.arange(len(programs))
         return [

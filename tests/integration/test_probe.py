@@ -47,7 +47,7 @@ def test_what_changed_is_named(built, elsewhere, monkeypatch):
 
     elsewhere()
     versions = environment.versions()
-    monkeypatch.setattr(environment, "versions", lambda: versions | {"opencv": "99.0"})
+    monkeypatch.setattr(environment, "versions", lambda engine: versions | {"opencv": "99.0"})
 
     with pytest.raises(PixelsWouldDiffer, match=f"changed: opencv {versions['opencv']} -> 99.0;"):
         build(*built, workers=1)

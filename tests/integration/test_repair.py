@@ -217,7 +217,7 @@ def test_other_pixels_are_refused_and_the_damaged_ones_kept(place, monkeypatch):
     cache = place / "cache"
     flip_bit(shard(cache, 0), 5)
     damaged = committed(cache)
-    monkeypatch.setattr("preprocess.environment.versions", lambda: {"opencv": "9.9"})
+    monkeypatch.setattr("preprocess.environment.versions", lambda engine: {"opencv": "9.9"})
 
     report = repair(place / "photos", cache, decoder="tests.integration.test_repair:upside_down")
 

@@ -45,3 +45,13 @@ def test_any_history_is_that_of_a_set(contents, data):
         else:
             claims.release(np.array([source]))
             held = {content: owner for content, owner in held.items() if owner != source}
+
+
+def test_claims_can_be_taken_back_any_number_of_times():
+    """A folder of files that kill their worker: each death takes back the claims of a job."""
+    claims = Claims(digests_of([1, 2, 3]))
+    for _ in range(20):
+        assert [claims.claim(source) for source in range(3)] == [True, True, True]
+        claims.release(np.array([0, 1]))
+        assert not claims.claim(2)
+        claims.release(np.array([2]))

@@ -1,17 +1,20 @@
 """Doctor says what is installed, what can be decoded, and what is wrong."""
 
 import importlib.metadata
+import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import pytest
+import torch
 
 from preprocess import augment, environment
 from preprocess.builder import build
 from preprocess.decode import decoder_table
 from preprocess.doctor import doctor
 from preprocess.errors import UsageError
+from preprocess.torch_engine import nvjpeg
 from tests.helpers import TINY, image_folder
 
 
@@ -46,27 +49,6 @@ def test_a_sound_installation_is_healthy():
     for name in ("torch", "torchvision", "albumentations", "numpy", "zarr", "google-crc32c", "pydantic", "click"):
         assert f"{name:<11} {importlib.metadata.version(name)}" in lines
     assert f"opencv      {cv2.__version__}" in lines
-
-
-def test_without_a_gpu_it_says_what_renders_then(monkeypatch):
-    monkeypatch.setattr(environment, "gpu", lambda: None)
-
-    assert "gpu         none: OpenCV and Albumentations on the CPU decode and render" in doctor()[0].splitlines()
-
-
-def test_a_gpu_is_named_and_one_that_decodes_nothing_is_a_problem(monkeypatch):
-    monkeypatch.setattr(environment, "gpu", lambda: "NVIDIA H200")
-    monkeypatch.setattr("preprocess.torch_engine.nvjpeg.library", lambda device: None)
-    assert "gpu         NVIDIA H200: nvJPEG and torch on the GPU decode and render" in doctor()[0].splitlines()
-
-    def fail(device):
-        raise UsageError("no JPEG decoder for cuda")
-
-    monkeypatch.setattr("preprocess.torch_engine.nvjpeg.library", fail)
-    text, healthy = doctor()
-
-    assert not healthy
-    assert problems_in(text) == ["the GPU cannot be used: no JPEG decoder for cuda"]
 
 
 def test_the_table_of_decoders_is_there():
@@ -123,6 +105,64 @@ def test_a_missing_opencv_is_a_problem_and_not_a_traceback(monkeypatch):
     (problem,) = problems_in(text)
     assert problem.startswith("OpenCV cannot be imported: ")
     assert problem.endswith("run: pip install --force-reinstall opencv-python-headless")
+
+
+# The GPU
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(environment, "gpu", lambda: "NVIDIA H200")
+
+
+def test_without_a_gpu_it_says_what_renders(monkeypatch):
+    monkeypatch.setattr(environment, "gpu", lambda: None)
+    text, healthy = doctor()
+    assert healthy
+    assert "gpu         none: images are rendered by OpenCV and Albumentations on the CPU" in text.splitlines()
+
+
+def test_a_gpu_is_named_with_what_decodes_on_it(gpu, monkeypatch):
+    asked = []
+    monkeypatch.setattr(nvjpeg, "named_library", lambda device: (asked.append(device), ("torchcodec", None))[1])
+    text, healthy = doctor()
+    assert healthy
+    assert "gpu         NVIDIA H200, nvJPEG from torchcodec" in text.splitlines()
+    assert asked == [torch.device("cuda")]
+
+
+def test_a_gpu_without_a_jpeg_decoder_is_a_problem(gpu, monkeypatch):
+    def broken(device, channels):
+        raise RuntimeError("built without nvJPEG")
+
+    for name in ("_torchvision", "_torchcodec"):
+        monkeypatch.setattr(nvjpeg, name, broken)
+    text, healthy = doctor()
+    assert not healthy
+    (problem,) = problems_in(text)
+    assert problem.startswith("no JPEG decoder for cuda: ")
+    assert "torchvision: built without nvJPEG" in problem
+    assert problem.endswith("or build with --device cpu")
+
+
+def test_a_torch_that_cannot_be_imported_is_a_problem(monkeypatch):
+    def fail():
+        raise ImportError("libcudart.so: no such file")
+
+    monkeypatch.setattr(environment, "gpu", fail)
+    text, healthy = doctor()
+    assert not healthy
+    assert problems_in(text) == ["torch cannot be imported: libcudart.so: no such file"]
+
+
+def test_torch_is_not_imported_where_there_is_no_driver():
+    code = (
+        "import sys; from preprocess import doctor, environment\n"
+        "environment._DRIVER_FILES = ('/nowhere',)\n"
+        "text, healthy = doctor.doctor()\n"
+        "assert 'gpu         none' in text and 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=Path(__file__).parents[3])
 
 
 def test_a_cache_that_cannot_be_read_is_a_problem(tmp_path):

@@ -147,6 +147,17 @@ def test_sources_are_shown_only_as_long_as_they_are_the_same(place):
     assert "1 image cannot be shown below: not there any more" in report.remarks
 
 
+def test_another_picture_of_the_same_length_is_not_taken_for_the_source(place):
+    path = place / "photos" / "train" / "dog" / "small.png"
+    former = path.read_bytes()
+    flat = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    path.write_bytes(flat + bytes(len(former) - len(flat)))
+
+    _, report = page(place)
+
+    assert "1 image cannot be shown below: changed since" in report.remarks
+
+
 def test_sources_in_another_place_are_named_and_others_left_out(place):
     (place / "photos").rename(place / "moved")
     without, _ = page(place)
@@ -226,8 +237,8 @@ def test_no_name_becomes_markup_and_nothing_is_loaded(tmp_path):
 
 def test_a_page_is_bounded_and_says_what_it_leaves_out(tmp_path):
     rng = np.random.default_rng(0)
-    for number in range(30):
-        for name in range(12):
+    for number in range(26):
+        for name in range(9):
             file = tmp_path / "photos" / f"class {number:02d}" / f"{name}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             noise = rng.integers(0, 256, (128, 128, 3), dtype=np.uint8)
@@ -243,10 +254,10 @@ def test_a_page_is_bounded_and_says_what_it_leaves_out(tmp_path):
 
     assert report.page_bytes == (tmp_path / "report.html").stat().st_size < 5_000_000
     assert report.images == 24 * 8 * 2
-    assert "24 of 30 classes" in found.part("Images").text
-    assert found.part("Images").text.count("; 4 more images") == 24
-    assert "The 12 largest and the 12 smallest of 30 classes" in found.part("Class balance").text
-    assert len(found.part("Class balance").tables[1]) == 1 + 30
+    assert "24 of 26 classes" in found.part("Images").text
+    assert found.part("Images").text.count("; one more image") == 24
+    assert "The 12 largest and the 12 smallest of 26 classes" in found.part("Class balance").text
+    assert len(found.part("Class balance").tables[1]) == 1 + 26
 
 
 @pytest.mark.parametrize(("dtype", "channels"), [("uint8", "gray"), ("float16", "gray")])
