@@ -132,7 +132,7 @@ def test_no_more_than_fits_is_computed_together(monkeypatch):
 def test_batches_take_at_most_twice_the_room_of_their_images():
     random = np.random.default_rng(1)
     upright = random.random(200) < 0.3
-    sides = np.exp(random.normal(5, 1, (200, 1))) * np.where(upright[:, None], [4, 3], [3, 4])  # up to fifty times
+    sides = np.exp(random.normal(5, 1, (200, 1))) * np.where(upright[:, None], [4, 3], [3, 4])
     sizes = sides.astype(np.int64) + 1
     groups = alike(sizes)
 
