@@ -437,14 +437,19 @@ class Recipe(_Part):
             probe=probe,
         )
 
-    def render(self, image: Any, split: str = "val", variant: int = 0) -> np.ndarray:
+    def render(
+        self, image: Any, split: str = "val", variant: int = 0, *, digest: bytes | str | None = None
+    ) -> np.ndarray:
         """What the cache would hold of an image, bit for bit: for inference, and for a look at one sample.
 
         Parameters
         ----------
-        image : path or bytes of an encoded image, or its pixels as uint8 (H, W, C); random draws follow from the
-            content, so pixels get other draws than the file they came from
+        image : path or bytes of an encoded image; or its decoded pixels, upright, uint8 (H, W, C), RGB or gray
         split, variant : as in the cache
+        digest : of the encoded file, blake2b with 128 bits, 16 bytes or as hex: random draws follow from it. Pixels do
+            not tell which file they came from, so a split that draws at random needs it with them; a file has its own
+
+        Pixels are taken as they are. Where the recipe has decode.reduced, a build decodes some JPEGs smaller than that.
 
         Returns
         -------
@@ -453,12 +458,13 @@ class Recipe(_Part):
         Raises
         ------
         RecipeError : no such split, or the statistics are only known from a cache (`Recipe.of`)
-        UsageError : a negative variant
+        UsageError : a negative variant; an image of another type; pixels without the digest that the split draws by;
+            a digest that is none, or another file's
         SourceError : the image cannot be read, decoded or rendered
         """
         from preprocess.renderings import render_one
 
-        return render_one(self, self._stored.get(split), image, split, variant)
+        return render_one(self, self._stored.get(split), image, split, variant, digest)
 
 
 def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:

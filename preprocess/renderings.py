@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache_store.canonical import digest_of
+from cache_store.canonical import DIGEST_BYTES, digest_of
 from cache_store.normalise import normalisation_table, normalise
+from preprocess.chance import draws
 from preprocess.errors import RecipeError, SourceError, UsageError
 from preprocess.rendering import OPENCV, Rendering, Statistics
 
@@ -39,6 +40,7 @@ def render_one(
     image: Any,
     split: str,
     variant: int,
+    digest: bytes | str | None,
 ) -> np.ndarray:
     """See `Recipe.render`."""
     from preprocess.engines import renderer_of
@@ -57,20 +59,50 @@ def render_one(
             raise RecipeError("normalize: 'dataset' is only known from a cache; use Recipe.of(cache).render(…)")
         statistics = fixed or ((), ())
     renderer = renderer_of(rendering, max_pixels=recipe.max_pixels)
+    given = None if digest is None else _as_digest(digest)
     if isinstance(image, np.ndarray):
-        channels = rendering.shape[0]
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels:
-            raise SourceError("decode", f"uint8 (H, W, {channels}) expected, found {image.dtype} {image.shape}")
-        image = np.ascontiguousarray(image)
-        digest, decoded = digest_of(image.tobytes()), image
+        decoded: Any = _as_pixels(image, rendering.shape[0])
+        if given is None and draws(rendering.transforms):
+            raise UsageError(
+                f"digest: the one of the encoded file expected, found none: split {split!r} draws at random, and "
+                "pixels do not tell which file they came from; give the file's path or bytes, or "
+                "digest=hashlib.blake2b(data, digest_size=16).digest()"
+            )
+        digest = given or bytes(DIGEST_BYTES)
     else:
-        data = image if isinstance(image, (bytes, bytearray)) else _read(image)
-        digest, decoded = digest_of(data), renderer.decode(bytes(data)).image
+        data = bytes(image) if isinstance(image, (bytes, bytearray, memoryview)) else _read(image)
+        digest = digest_of(data)
+        if given not in (None, digest):
+            raise UsageError(f"digest: that of the file is {digest.hex()}, found {given.hex()}; a file needs none")
+        decoded = renderer.decode(data).image
     planes = np.ascontiguousarray(renderer.pixels(decoded, digest, variant).transpose(2, 0, 1))
     return planes if rendering.dtype == "uint8" else normalise(planes, normalisation_table(*statistics))
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def _as_pixels(image: np.ndarray, channels: int) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or not image.size:
+        raise SourceError("decode", f"uint8 (H, W, {channels}) expected, found {image.dtype} {image.shape}")
+    pixels = np.ascontiguousarray(image).view()
+    pixels.flags.writeable = False
+    return pixels
+
+
+def _as_digest(digest: bytes | str) -> bytes:
+    try:
+        given = bytes.fromhex(digest) if isinstance(digest, str) else bytes(digest)
+    except (TypeError, ValueError):
+        given = b""
+    if len(given) != DIGEST_BYTES:
+        raise UsageError(f"digest: {DIGEST_BYTES} bytes, or as many in hex, expected, found {digest!r:.60}")
+    return given
+
+
+def _read(path: Any) -> bytes:
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(
+            "image: a path, the bytes of a file, or its pixels as uint8 (H, W, C) expected, found "
+            f"{type(path).__name__}; of a PIL image: numpy.asarray(image.convert('RGB'))"
+        )
     try:
         return Path(path).read_bytes()
     except OSError as error:

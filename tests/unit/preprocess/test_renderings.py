@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from cache_store.canonical import digest_of
 from cache_store.normalise import normalisation_table
@@ -69,17 +70,54 @@ def test_the_default_split_is_val_and_a_recipe_without_splits_has_any():
     np.testing.assert_array_equal(plain.render(png(), "train"), plain.render(png(), "whatever"))
 
 
-def test_pixels_are_taken_as_they_are_and_draw_by_their_content():
+def test_pixels_are_taken_as_they_are_and_draw_by_the_digest_of_their_file():
     pixels = np.ascontiguousarray(picture(0, 40, 50)[..., ::-1])
     np.testing.assert_array_equal(recipe().render(pixels, "val"), recipe().render(png(), "val"))
-    drawn = recipe().render(pixels, "train")
-    np.testing.assert_array_equal(recipe().render(pixels[::-1][::-1], "train"), drawn)
-    assert not np.array_equal(recipe().render(png(), "train"), drawn)
-    assert digest_of(pixels.tobytes()) != digest_of(png())
+    for digest in (digest_of(png()), digest_of(png()).hex()):
+        for given in (pixels, pixels[::-1][::-1]):
+            drawn = recipe().render(given, "train", 3, digest=digest)
+            np.testing.assert_array_equal(drawn, recipe().render(png(), "train", 3))
+    assert not np.array_equal(recipe().render(pixels, "train", 3, digest=bytes(16)), drawn)
+
+
+def test_pixels_without_a_digest_are_refused_where_the_split_draws():
+    with pytest.raises(UsageError, match="digest: .* expected, found none: split 'train' draws at random"):
+        recipe().render(picture(0, 40, 50), "train")
+
+
+@pytest.mark.parametrize("digest", [b"short", "0g" * 16, bytes(17), 5])
+def test_what_is_no_digest_is_refused(digest):
+    with pytest.raises(UsageError, match="digest: 16 bytes, or as many in hex, expected, found"):
+        recipe().render(picture(0, 40, 50), "train", digest=digest)
+
+
+def test_a_file_has_a_digest_of_its_own():
+    assert recipe().render(png(), digest=digest_of(png())).shape == (3, 16, 20)
+    with pytest.raises(UsageError, match=f"digest: that of the file is {digest_of(png()).hex()}, found 0000"):
+        recipe().render(png(), digest=bytes(16))
+
+
+def test_an_image_of_another_type_is_refused():
+    with pytest.raises(UsageError, match="image: a path, the bytes .* expected, found Image; of a PIL image"):
+        recipe().render(Image.fromarray(picture(0, 40, 50)))
+
+
+def test_the_callers_pixels_stay_as_they_are():
+    pixels = picture(0, 40, 50)
+    before = pixels.copy()
+    recipe().render(pixels)
+    np.testing.assert_array_equal(pixels, before)
+    assert pixels.flags.writeable
 
 
 @pytest.mark.parametrize(
-    "pixels", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 1), np.uint8), np.zeros((4, 4, 3), np.float32)]
+    "pixels",
+    [
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 1), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+    ],
 )
 def test_pixels_of_another_shape_or_type_are_refused(pixels):
     with pytest.raises(SourceError, match=r"decode: uint8 \(H, W, 3\) expected, found") as failed:
