@@ -273,6 +273,7 @@ class Commit:
     number : of the snapshot to be published
     parent, parent_digest : name of the snapshot in force, and what its metadata hashes to
     tensors : tensors_id -> digests, for the snapshot to list
+    flush_s : what was waited for bytes to reach the medium
     """
 
     def __init__(self, cache: Path, build: Path) -> None:
@@ -282,6 +283,7 @@ class Commit:
         self.number, self.parent, self.parent_digest = root.last + 1, root.snapshot, root.digest
         self._former = {name: digest for name, digest in root.former.items() if name != root.snapshot}
         self.tensors: dict[str, dict[str, str]] = {}
+        self.flush_s = 0.0
 
     def ensure_tensors(self, spec: TensorsSpec) -> None:
         """Create a tensors group if it is not there, and note the digests that the snapshot will list.
@@ -382,8 +384,16 @@ class Commit:
                 durable.remove_file(path)
                 raise
 
-        with ThreadPoolExecutor(_FLUSH_THREADS) as pool:
+        with self._timed(), ThreadPoolExecutor(_FLUSH_THREADS) as pool:
             list(pool.map(flush, paths))
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.flush_s += time.monotonic() - begun
 
     def publish(self, snapshot: Snapshot) -> None:
         """Write the tables, then swap the pointer. From the swap on, new readers see this snapshot."""
@@ -398,7 +408,7 @@ class Commit:
                     durable.make_dir(folders[-1])
             durable.write_file(path, data)
             files.append(path)
-        with ThreadPoolExecutor(_FLUSH_THREADS) as pool:
+        with self._timed(), ThreadPoolExecutor(_FLUSH_THREADS) as pool:
             list(pool.map(durable.flush_file, files))
             list(pool.map(durable.flush_dir, [*folders, folder.parent]))
         digest = digest_of(data).hex()  # the last file is the snapshot's own metadata

@@ -131,11 +131,19 @@ class Pipeline:
     Attributes
     ----------
     other : the first transform that decides by pixels, as `first_other` names it; None if `decide` serves them all
+    names : of the transforms, those inside of compositions too
+    spent_ns : what calls took so far, by transform: int64 (len(names),)
     """
 
     def __init__(self, transforms: Sequence[Mapping[str, Any]]) -> None:
         self._compose = library().Compose([_instantiate(name, args) for name, args in _pairs(transforms)])
         self.other = first_other(self._compose.transforms)
+        leaves = self.leaves()
+        self.names = tuple(type(leaf).__name__ for leaf in leaves)
+        self.spent_ns = np.zeros(len(leaves), np.int64)
+        self._places = {id(leaf): place for place, leaf in enumerate(leaves)}
+        for leaf in leaves:
+            self._time_within_calls(leaf)
 
     def __call__(self, image: np.ndarray, state: int) -> np.ndarray:
         """Apply the transforms to uint8 (H, W, C); the image is not changed. Returns what they return."""
@@ -152,10 +160,27 @@ class Pipeline:
         """What the library's own call does, step by step."""
         self._seed(state)
         height, width, channels = image.shape
+        begun = time.monotonic_ns()
         for step in draw(self._compose, (height, width, channels)):
             out = step.transform.apply(np.ascontiguousarray(image), **step.params)
             image = np.ascontiguousarray(out)
+            ended = time.monotonic_ns()
+            self.spent_ns[self._places[id(step.transform)]] += ended - begun
+            begun = ended
         return image
+
+    def _time_within_calls(self, leaf: Any) -> None:
+        """Time what the library's own call does to the pixels; `_apply` does without it."""
+        apply, place = leaf.apply_with_params, self._places[id(leaf)]
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            begun = time.monotonic_ns()
+            try:
+                return apply(*args, **kwargs)
+            finally:
+                self.spent_ns[place] += time.monotonic_ns() - begun
+
+        leaf.apply_with_params = timed
 
     def decide(self, shape: Shape, state: int) -> list[Step]:
         """What a call does to an image of this height, width and number of channels; only if `other` is None.
@@ -167,6 +192,12 @@ class Pipeline:
         assert self.other is None, f"{self.other} needs pixels to decide"
         self._seed(state)
         return list(draw(self._compose, shape))
+
+    def take_ns(self) -> tuple[int, ...]:
+        """What calls have taken since the last time, by transform."""
+        spent = tuple(self.spent_ns.tolist())
+        self.spent_ns[:] = 0
+        return spent
 
     def leaves(self) -> list[Any]:
         """Its transforms, those inside of compositions too, as objects of the library."""
@@ -586,6 +617,11 @@ def _complaint(error: Exception, transforms: Sequence[Mapping[str, Any]]) -> str
         )
         text += f"; such images would be left out and listed; to keep them, {remedy}"
     return text
+
+
+def leaves_of(transforms: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and arguments of canonical transforms, those inside of compositions too; in order of `Pipeline.names`."""
+    return [(name, args) for name, args in _everywhere(transforms) if name not in _COMPOSITIONS]
 
 
 def _everywhere(transforms: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -25,6 +25,7 @@ from preprocess.augment import nearest
 from preprocess.budget import FailureBudget
 from preprocess.departures import lost_in_decoding
 from preprocess.duplicates import duplicates
+from preprocess.effort import tell_effort
 from preprocess.engines import DEVICES
 from preprocess.errors import ShrinkRefused, UsageError
 from preprocess.estimate import estimated_s
@@ -207,9 +208,12 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
                 with timer.stage("render"):
                     run.render_missing(splits)
     with timer.stage("commit"):
-        snapshot = publish(plan, stock, splits, writer.Commit(cache, folder), timer.total_s())
+        commit = writer.Commit(cache, folder)
+        snapshot = publish(plan, stock, splits, commit, timer.total_s())
         writer.clear_pending([*old_folders, folder])
-    return _report(plan, snapshot, timer, run)
+    report = _report(plan, snapshot, timer, run)
+    tell_effort(report, plan, snapshot, run, commit.flush_s)
+    return report
 
 
 def _estimate(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer) -> BuildReport:

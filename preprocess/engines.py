@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from preprocess import environment
+from preprocess.clock import StageClock
 from preprocess.errors import PixelsWouldDiffer, UsageError
 from preprocess.render import DECODER, File, Finished, Rendered, Renderer
 from preprocess.rendering import IN_WORDS, NVJPEG, OPENCV, TORCH, Rendering
@@ -32,8 +33,12 @@ class AnyRenderer(Protocol):
 
     def render(self, files: Iterable[File], begin: Callable[[int], None]) -> Iterator[Rendered | Finished]: ...
 
+    def transforms_ns(self) -> tuple[int, ...]: ...
 
-def renderer_of(rendering: Rendering, decoder: str = DECODER, max_pixels: int = 179_000_000) -> AnyRenderer:
+
+def renderer_of(
+    rendering: Rendering, decoder: str = DECODER, max_pixels: int = 179_000_000, clock: StageClock | None = None
+) -> AnyRenderer:
     """A renderer of the rendering's own engine; arguments as for `Renderer`.
 
     Raises
@@ -41,14 +46,14 @@ def renderer_of(rendering: Rendering, decoder: str = DECODER, max_pixels: int = 
     UsageError : the engine is not known, or its device or decoder is not here
     """
     if rendering.engine == OPENCV:
-        return Renderer(rendering, decoder, max_pixels)
+        return Renderer(rendering, decoder, max_pixels, clock)
     if rendering.engine not in IN_WORDS:
         raise UsageError(f"engine {rendering.engine!r} is not known to this version of decant")
     if rendering.engine == NVJPEG and environment.gpu() is None:
         raise UsageError(f"{IN_WORDS[NVJPEG]} are needed, and this machine has no CUDA device")
     from preprocess.torch_engine.renderer import TorchRenderer
 
-    return TorchRenderer(rendering, decoder, max_pixels)
+    return TorchRenderer(rendering, decoder, max_pixels, clock=clock)
 
 
 def choose(

@@ -175,11 +175,15 @@ class Done:
     shards : finished, with their records on disk
     failures : by place in the job; in a NormaliseJob, tensors that are damaged
     notes : by place in the job, such as ("16-bit",)
+    spent_ns : by stage, see `clock.STAGES`
+    transforms_ns : of the rendering's transforms, see `augment.Pipeline.names`; empty where they are not timed
     """
 
     shards: tuple[PendingShard, ...] = ()
     failures: dict[int, Failure] = field(default_factory=dict)
     notes: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    spent_ns: tuple[int, ...] = ()
+    transforms_ns: tuple[int, ...] = ()
 
 
 Job = ReadJob | NormaliseJob

@@ -14,6 +14,9 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
+import numpy as np
+
+from preprocess.clock import STAGES
 from preprocess.errors import WorkerError
 from preprocess.jobs import READY, Done, Hashed, Job, ReadJob, Setup, Wanted
 from preprocess.process import WorkerProcess
@@ -43,8 +46,9 @@ class Client(Protocol):
     def dropped(self, job: Job) -> None:
         """A worker died in this job: what it had begun to write can go."""
 
-    def update(self, done: int, failed: int) -> None:
-        """Items of the present run that are done, and how many of them failed; called several times a second."""
+    def update(self, done: int, failed: int, spent_ns: np.ndarray) -> None:
+        """Items of the present run that are done, how many of them failed, and what the jobs that are under way took
+        so far, by `clock.STAGES`; called several times a second."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +75,10 @@ class WorkerPool:
     setup : sent to each worker
     workers : how many processes at most
     stall_s : longest that one item may take
+
+    Attributes
+    ----------
+    most : processes there were at a time so far
     """
 
     def __init__(self, setup: Setup, workers: int, stall_s: float) -> None:
@@ -78,6 +86,7 @@ class WorkerPool:
         self._count = workers
         self._stall_s = stall_s
         self._workers: list[WorkerProcess] = []
+        self.most = 0
         self._deaths_at_start = 0
 
     def __enter__(self) -> "WorkerPool":
@@ -106,6 +115,7 @@ class WorkerPool:
     def _grow(self, workers: int) -> None:
         while len(self._workers) < workers:
             self._workers.append(self._spawn())
+        self.most = max(self.most, len(self._workers))
 
     def run(self, jobs: Sequence[Job], client: Client) -> None:
         """Run all jobs; returns when each is done or its item poisoned.
@@ -142,7 +152,10 @@ class WorkerPool:
                     self._bury(worker, queue, queued, client, totals, hung=True)
             self._replace_slow_starters()
             live = [worker.state for worker in self._workers if worker.job is not None]
-            client.update(totals.done + sum(s.done for s in live), totals.failed + sum(s.failed for s in live))
+            under_way = sum((s.spent_ns for s in live), np.zeros(len(STAGES), np.int64))
+            client.update(
+                totals.done + sum(s.done for s in live), totals.failed + sum(s.failed for s in live), under_way
+            )
 
     def _next(self, queue: deque[_Queued], worker: WorkerProcess) -> _Queued | None:
         """What an idle worker does next. A suspect goes to a worker that has done nothing yet: for want of one this

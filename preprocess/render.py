@@ -14,6 +14,7 @@ import numpy as np
 
 from cache_store.normalise import normalisation_table
 from preprocess.augment import Pipeline, random_state
+from preprocess.clock import DECODE, READ, RENDER, StageClock
 from preprocess.errors import SourceError, UsageError
 from preprocess.rendering import Rendering, Statistics
 
@@ -87,10 +88,18 @@ class Renderer:
     rendering : its statistics may be open; `pixels` needs none
     decoder : import path of the decode function
     max_pixels : cap on a source's size
+    clock : told which stage `render` is at
     """
 
-    def __init__(self, rendering: Rendering, decoder: str = DECODER, max_pixels: int = 179_000_000) -> None:
+    def __init__(
+        self,
+        rendering: Rendering,
+        decoder: str = DECODER,
+        max_pixels: int = 179_000_000,
+        clock: StageClock | None = None,
+    ) -> None:
         self.rendering = rendering
+        self._clock = clock or StageClock()
         self._decode = resolve_decoder(decoder)
         self._max_pixels = max_pixels
         self._reduce_to = rendering.size_hw if rendering.reduced else None
@@ -107,15 +116,23 @@ class Renderer:
         for file in files:
             begin(file.place)
             try:
-                decoded = self.decode(file.read())
+                self._clock.enter(READ)
+                data = file.read()
+                self._clock.enter(DECODE)
+                decoded = self.decode(data)
                 for variant in file.variants:
-                    begin(file.place)  # the clock allows each variant its time
+                    begin(file.place)  # each variant is allowed its time
+                    self._clock.enter(RENDER)
                     planes = to_planes(self.pixels(decoded.image, file.digest, variant), self._planes)
                     yield Rendered(file.place, variant, planes, decoded.source_hw, _OPENCV)
             except SourceError as error:
                 yield Finished(file.place, error)
             else:
                 yield Finished(file.place, notes=decoded.notes)
+
+    def transforms_ns(self) -> tuple[int, ...]:
+        """What each transform has taken since the last time, see `Pipeline.names`."""
+        return self._pipeline.take_ns()
 
     def decode(self, data: bytes) -> Any:
         """A `decode.Decoded` whose image is read-only, so that no variant sees what another one did.

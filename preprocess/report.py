@@ -1,13 +1,16 @@
 """What a build did, for a person and for a machine."""
 
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from preprocess.advice import shares
 from preprocess.rendering import IN_WORDS
 
 _LISTED_FAILURES = 10
+_COLUMNS = 80
 
 
 @dataclass(slots=True)
@@ -28,7 +31,12 @@ class BuildReport:
     failures : path, stage, reason of each image that was left out
     mean, std : in force, in 0..1, one value a channel
     drift : how far pinned statistics are from those of the images now, in pinned standard deviations
-    seconds : stage -> wall time
+    seconds : part of the build -> wall time
+    stages : what workers were at -> seconds, the mean of them (`clock.STAGES`), and 'sync', the builder's wait for the
+        medium
+    transforms : splits, name and seconds (the mean of the workers) of each of the recipe's transforms; without those
+        that the GPU renders
+    advice : what bounded the build, and what would change that; empty if it was short
     cache_bytes : size of the cache's shards and tables that the snapshot uses
     peak_bytes, free_bytes : dry run: largest size on disk while building, against free space
     estimated_s : dry run: time, from rendered samples
@@ -52,6 +60,9 @@ class BuildReport:
     std: list[float] = field(default_factory=list)
     drift: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)
+    transforms: list[dict[str, Any]] = field(default_factory=list)
+    advice: str = ""
     cache_bytes: int = 0
     peak_bytes: int = 0
     free_bytes: int = 0
@@ -76,10 +87,14 @@ class BuildReport:
             lines.append(f"  variants   {self.rendered:,} rendered, {self.reused:,} reused{anew}")
         lines.append(f"  mean, std  {numbers_in_words(self.mean)}, {numbers_in_words(self.std)}")
         lines.append(f"  time       {', '.join(f'{stage} {s:.1f} s' for stage, s in self.seconds.items())}")
+        if self.stages:
+            parts = shares(self.stages).items()
+            lines.append(f"  workers at {', '.join(f'{stage} {share:.0%}' for stage, share in parts)}")
         free = f"; decant gc would free {in_units(self.reclaimable_bytes)}" if self.reclaimable_bytes else ""
         lines.append(f"  on disk    {in_units(self.cache_bytes)}{free}")
         lines += self._failure_lines() + [f"  note       {text}" for text in self.departures]
-        return [*lines, "", "To train from it:", *(f"    {line}" for line in self.loading_lines())]
+        lines += ["", "To train from it:", *(f"    {line}" for line in self.loading_lines())]
+        return [*lines, "", *textwrap.wrap(self.advice, _COLUMNS)] if self.advice else lines
 
     def loading_lines(self) -> list[str]:
         """Three lines of Python that load the first split."""

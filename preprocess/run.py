@@ -2,16 +2,17 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from cache_store.normalise import normalisation_table
 from preprocess.budget import FailureBudget
 from preprocess.claims import Claims
+from preprocess.clock import STAGES, by_stage
 from preprocess.errors import FailureBudgetExceeded, RecipeError
 from preprocess.hashing import hash_files
 from preprocess.jobs import Done, Failure, Files, Hashed, Job, NormaliseJob, ReadJob, Wanted
@@ -29,13 +30,21 @@ _LEAST_IMAGES_A_JOB = 8
 
 
 class Progress(Protocol):
-    """Who watches a build; every call is cheap and may be ignored."""
+    """Who watches a build; every call is cheap and may be ignored. Who also has `work` is a `WorkWatcher`."""
 
     def stage(self, name: str, total: int) -> None:
         """A stage of `total` images begins."""
 
     def update(self, done: int, failed: int) -> None:
         """So many images of the stage are done, and so many failed."""
+
+
+@runtime_checkable
+class WorkWatcher(Protocol):
+    """Who also wants to know what takes the time."""
+
+    def work(self, spent_s: Mapping[str, float]) -> None:
+        """What workers have spent on each of `clock.STAGES` so far, all of them together."""
 
 
 class Silent:
@@ -87,6 +96,8 @@ class Run:
     rendered : variants rendered so far
     normalised : variants that this build did not render, written anew without decoding
     noted : what decoding dropped ('16-bit', 'alpha') -> sources
+    spent_ns : time of all workers by `clock.STAGES`
+    transforms_ns : of each rendering's transforms, by pixels_id; without those of an engine that does not tell
     """
 
     plan: Plan
@@ -100,6 +111,8 @@ class Run:
     rendered: int = 0
     normalised: int = 0
     noted: dict[str, Tally] = field(default_factory=dict)
+    spent_ns: np.ndarray = field(default_factory=lambda: np.zeros(len(STAGES), np.int64))
+    transforms_ns: dict[str, np.ndarray] = field(default_factory=dict)
     _staged: set[Path] = field(default_factory=set)  # shards that this build rendered
     _damaged: int = 0
     _renderings: list[Rendering] = field(default_factory=list)
@@ -216,6 +229,7 @@ class Run:
         return Wanted(tuple(wanted))
 
     def done(self, job: Job, answer: Done) -> None:
+        self.spent_ns += answer.spent_ns
         if isinstance(job, NormaliseJob):
             served = self.stock.take_normalised(job, answer.shards, list(answer.failures))
             for path in served:  # the disk has room for the next ones
@@ -224,6 +238,9 @@ class Run:
             mine = sum(len(part.places) for part in job.parts if part.shard.path in self._staged)
             self.normalised += sum(len(shard.rows) for shard in answer.shards) - mine
             return
+        if answer.transforms_ns:
+            key, spent = self._renderings[job.rendering].pixels_id, np.array(answer.transforms_ns)
+            self.transforms_ns[key] = self.transforms_ns.get(key, 0) + spent
         self.stock.add(answer.shards)
         self._staged |= {shard.path for shard in answer.shards}
         self.rendered += sum(len(shard.rows) for shard in answer.shards)
@@ -245,7 +262,9 @@ class Run:
         for path in self.folder.glob(f"{job.job_id:08d}-*"):
             path.unlink(missing_ok=True)
 
-    def update(self, done: int, failed: int) -> None:
+    def update(self, done: int, failed: int, spent_ns: np.ndarray) -> None:
+        if isinstance(self.progress, WorkWatcher):
+            self.progress.work(by_stage(self.spent_ns + spent_ns))
         self.progress.update(done, failed)
 
     def _fail(self, job: ReadJob, place: int, failure: Failure) -> None:

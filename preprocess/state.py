@@ -1,7 +1,7 @@
 """What a worker is at, in memory that it shares with the builder: costs nothing to say, and outlives a crash.
 
-Four int64: place in the job of the item in hand (-1: none), when it was taken up (CLOCK_MONOTONIC, ns; 0: idle),
-items done and items failed in this job. The builder only reads.
+int64: place in the job of the item in hand (-1: none), when it was taken up (CLOCK_MONOTONIC, ns; 0: idle), items
+done and items failed in this job, then what this job took so far, in ns by stage. The builder only reads.
 """
 
 import mmap
@@ -11,7 +11,10 @@ import time
 
 import numpy as np
 
-_FIELDS = 4
+from preprocess.clock import STAGES, StageClock
+
+_COUNTERS = 4
+_FIELDS = _COUNTERS + len(STAGES)
 
 
 def unnamed_file() -> int:
@@ -28,12 +31,17 @@ class WorkerState:
     Parameters
     ----------
     fd : of a file of `create`; it is closed, the map stays
+
+    Attributes
+    ----------
+    clock : the worker's; what it adds up is seen by the builder
     """
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, _FIELDS * 8)
         os.close(fd)
         self._values = np.frombuffer(self._map, np.int64)
+        self.clock = StageClock(self._values[_COUNTERS:])
 
     @staticmethod
     def create() -> int:
@@ -45,7 +53,8 @@ class WorkerState:
     # -- worker's side
 
     def start_job(self) -> None:
-        self._values[:] = (-1, time.monotonic_ns(), 0, 0)
+        self.clock.take()
+        self._values[:_COUNTERS] = (-1, time.monotonic_ns(), 0, 0)
 
     def take_up(self, item: int) -> None:
         self._values[0] = item
@@ -59,7 +68,7 @@ class WorkerState:
         self._values[3 if failed else 2] += 1
 
     def idle(self) -> None:
-        self._values[:] = (-1, 0, 0, 0)
+        self._values[:_COUNTERS] = (-1, 0, 0, 0)
 
     # -- builder's side
 
@@ -74,6 +83,11 @@ class WorkerState:
     @property
     def failed(self) -> int:
         return int(self._values[3])
+
+    @property
+    def spent_ns(self) -> np.ndarray:
+        """Of the job in hand: int64 (len(STAGES),), a copy."""
+        return self._values[_COUNTERS:].copy()
 
     def busy_s(self) -> float:
         """Seconds since the item in hand was taken up; 0 when idle."""

@@ -26,6 +26,7 @@ from cache_store.normalise import denormalise, normalisation_table
 from cache_store.records import PendingShard, row_dtype, write_record
 from cache_store.shard import ShardReader, ShardWriter
 from preprocess.augment import library
+from preprocess.clock import NORMALISE, READ, WRITE
 from preprocess.engines import renderer_of
 from preprocess.errors import SourceError
 from preprocess.jobs import READY, REST, Done, Failure, Hashed, Job, NormaliseJob, Part, ReadJob, Setup, Wanted
@@ -93,7 +94,8 @@ class Worker:
         cv2.setNumThreads(1)  # one process a core; threads of each would only fight
         self._folder = setup.folder
         self._state = state
-        self._renderers = [renderer_of(r, setup.decoder, setup.max_pixels) for r in setup.renderings]
+        self._clock = state.clock
+        self._renderers = [renderer_of(r, setup.decoder, setup.max_pixels, self._clock) for r in setup.renderings]
 
     def run(self, job: Job, connection: Connection) -> None:
         """Do one job and answer on `connection`."""
@@ -102,12 +104,15 @@ class Worker:
             done = self._normalise(job)
         else:
             done = self._read_and_render(job, connection)
+        done = replace(done, spent_ns=self._clock.take())
         _give_back_memory()
         self._state.idle()
         connection.send(done)
 
     def _read_and_render(self, job: ReadJob, connection: Connection) -> Done:
+        self._clock.enter(READ)
         hashed, kept = self._read(job)
+        self._clock.stop()
         self._state.put_down()
         connection.send(hashed)
         wanted: Wanted = connection.recv()
@@ -144,6 +149,7 @@ class Worker:
         with shards:
             for result in itertools.chain.from_iterable(renderer.render(b, self._state.take_up) for b in batches):
                 if isinstance(result, Rendered):
+                    self._clock.enter(WRITE)
                     shards.append(result, hashed.digests[result.place])
                     continue
                 if result.error is not None:
@@ -152,7 +158,8 @@ class Worker:
                     notes[result.place] = result.notes
                 self._state.count(failed=result.error is not None)
             self._state.put_down()
-        return Done(shards.finished, failures, notes)
+            self._clock.enter(WRITE)
+        return Done(shards.finished, failures, notes, transforms_ns=renderer.transforms_ns())
 
     def _file(self, job: ReadJob, hashed: Hashed, kept: dict[int, bytes], place: int, k: tuple[int, ...]) -> File:
         digest = hashed.digests[place].tobytes()
@@ -165,6 +172,7 @@ class Worker:
 
     def _normalise(self, job: NormaliseJob) -> Done:
         """Write the job's tensors anew; damaged ones are left out and named, as their sources may still be there."""
+        self._clock.enter(NORMALISE)
         first = job.parts[0].shard
         mean, std = job.statistics or (None, None)
         path = self._folder / f"{job.job_id:08d}-n.shard"

@@ -8,6 +8,7 @@ import torch
 
 from cache_store.canonical import digest_of
 from preprocess.augment import Pipeline, random_state
+from preprocess.clock import DECODE, READ, RENDER, StageClock
 from preprocess.decode import MAX_PIXELS
 from preprocess.errors import SourceError
 from preprocess.header import read_header
@@ -33,6 +34,7 @@ class TorchRenderer:
     decoder : import path of the function that decodes what nvJPEG does not
     max_pixels : cap on a source's size
     device, nvjpeg : in place of those of the engine
+    clock : told which stage `render` is at
 
     Raises
     ------
@@ -47,8 +49,10 @@ class TorchRenderer:
         *,
         device: torch.device | None = None,
         nvjpeg: Nvjpeg | None = None,
+        clock: StageClock | None = None,
     ) -> None:
         self.rendering = rendering
+        self._clock = clock or StageClock()
         on_gpu = rendering.engine.startswith("nvjpeg")
         self._device = device or torch.device("cuda" if on_gpu else "cpu")
         if on_gpu and nvjpeg is None:
@@ -86,6 +90,10 @@ class TorchRenderer:
             raise result
         return np.ascontiguousarray(result.transpose(1, 2, 0))
 
+    def transforms_ns(self) -> tuple[int, ...]:
+        """Nothing: images go through transforms in batches, which the device does when it comes to them."""
+        return ()
+
     # -- batches ------------------------------------------------------------------------------------------------------
 
     def render(self, files: Iterable[File], begin: Callable[[int], None]) -> Iterator[Rendered | Finished]:
@@ -94,6 +102,7 @@ class TorchRenderer:
         pixels = 0
         for file in files:
             begin(file.place)
+            self._clock.enter(READ)
             try:
                 data = file.read()
             except SourceError as error:
@@ -112,6 +121,7 @@ class TorchRenderer:
         self, batch: Sequence[tuple[File, bytes]], begin: Callable[[int], None]
     ) -> Iterator[Rendered | Finished]:
         begin(batch[0][0].place)
+        self._clock.enter(DECODE)
         all_decoded = self._decode(batch, begin)
         if all_decoded is None:
             middle = len(batch) // 2
@@ -135,6 +145,7 @@ class TorchRenderer:
             if not len(places):
                 break
             begin(decoded[places[0]][0].place)
+            self._clock.enter(RENDER)
             files = [decoded[place][0] for place in places]
             rendered = self._variants(
                 some(batches, places),

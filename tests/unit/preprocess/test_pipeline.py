@@ -13,6 +13,7 @@ import pytest
 
 from cache_store.errors import StorageError
 from preprocess import Recipe, pipeline
+from preprocess.clock import STAGES
 from preprocess.errors import WorkerError
 from preprocess.jobs import Done, NormaliseJob, Part, ReadJob, Setup, Wanted
 from preprocess.pipeline import WorkerPool, _how_it_died
@@ -49,8 +50,9 @@ class Client:
     def dropped(self, job):
         self.thrown.append(job.job_id)
 
-    def update(self, done, failed):
+    def update(self, done, failed, spent_ns):
         self.updates.append((done, failed))
+        assert spent_ns.shape == (len(STAGES),)
 
     @property
     def rendered(self):

@@ -107,3 +107,13 @@ def test_the_printed_python_is_python_whatever_the_cache_is_called():
 )
 def test_bytes_for_a_person(count, text):
     assert in_units(count) == text
+
+
+def test_what_workers_were_at_and_the_advice_come_with_a_build():
+    told = report(stages={"read": 1.0, "decode": 6.0, "sync": 1.0, "write": 0.0}, advice="Bound by " + "words " * 30)
+    lines = str(told).splitlines()
+
+    assert "  workers at decode 75%, read 12%, sync 12%" in lines
+    assert lines[-5].startswith("    loader = ")
+    assert "".join(lines[-3:]).startswith("Bound by words ")
+    assert max(map(len, lines[-3:])) <= 80

@@ -1,0 +1,55 @@
+"""What a build's workers were at: from nanoseconds to the figures and the advice of its report."""
+
+import numpy as np
+
+from cache_store.manifest import Snapshot
+from preprocess.advice import SYNC, TransformTime, advice
+from preprocess.augment import leaves_of
+from preprocess.clock import by_stage
+from preprocess.plan import Plan
+from preprocess.report import BuildReport
+from preprocess.run import Run
+
+
+def tell_effort(report: BuildReport, plan: Plan, snapshot: Snapshot, run: Run, sync_s: float) -> None:
+    """Fill in `stages`, `transforms` and `advice` of a report.
+
+    Parameters
+    ----------
+    sync_s : what the commit waited for bytes to reach the medium
+    """
+    workers = max(1, run.pool.most)
+    stages = by_stage(run.spent_ns / workers) | {SYNC: sync_s}
+    transforms = _transforms(plan, run, workers)
+    report.stages = {stage: round(seconds, 3) for stage, seconds in stages.items()}
+    report.transforms = [
+        {"splits": list(one.splits), "name": one.name, "seconds": round(one.seconds, 3)} for one in transforms
+    ]
+    report.advice = advice(
+        stages,
+        transforms,
+        dtype=plan.recipe.dtype,
+        reduced=plan.recipe.decode.reduced,
+        times_larger=_times_larger(plan, snapshot),
+        workers=workers,
+    )
+
+
+def _transforms(plan: Plan, run: Run, workers: int) -> list[TransformTime]:
+    found = []
+    for rendering in plan.distinct():
+        spent = run.transforms_ns.get(rendering.pixels_id)
+        if spent is None:
+            continue
+        splits = tuple(name for name, r in plan.renderings.items() if r.pixels_id == rendering.pixels_id)
+        leaves = leaves_of(rendering.transforms)
+        for place, ((name, arguments), took_ns) in enumerate(zip(leaves, spent.tolist(), strict=True)):
+            later = tuple(name for name, _ in leaves[place + 1 :])
+            found.append(TransformTime(splits, name, took_ns / 1e9 / workers, arguments, later))
+    return found
+
+
+def _times_larger(plan: Plan, snapshot: Snapshot) -> float:
+    """How many times as large as the target a source is, in the direction where it is less; median of all samples."""
+    sizes = np.concatenate([table["source_hw"] for table in snapshot.splits.values()])
+    return float(np.median((sizes / np.array(plan.recipe.size)).min(axis=1))) if len(sizes) else 0.0
