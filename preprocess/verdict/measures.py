@@ -1,0 +1,68 @@
+"""What the measuring process does: answers one request after the other. Imports torch; `hand` is the other side."""
+
+import os
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from preprocess.verdict.cached import Part
+from preprocess.verdict.imagefolder import images_of, rate, suitable_batch
+from preprocess.verdict.model import time_model
+
+_REASON_LENGTH = 200
+
+
+def batch_for_sweep(request: dict[str, Any]) -> int:
+    """Images a batch while `num_workers` is swept."""
+    return suitable_batch(images_of(request), request["batch"])
+
+
+def imagefolder_rate(request: dict[str, Any]) -> float:
+    """Images a second with so many workers."""
+    return rate(images_of(request), request["workers"], request["batch"], request["seconds"], request["patience_s"])
+
+
+def warm_rates(request: dict[str, Any]) -> dict[str, float]:
+    """Images a second, in the two types that are trained with."""
+    part = Part(*request["part"])
+    each_s = request["seconds"] / 2
+    return {"float32": part.warm(torch.float32, each_s), "float16": part.warm(torch.float16, each_s)}
+
+
+def cold_rates(request: dict[str, Any]) -> dict[str, float]:
+    """Images a second, in two orders."""
+    part = Part(*request["part"])
+    each_s = request["seconds"] / 2
+    return {"shuffled": part.cold(Part.shuffled, each_s), "by_shards": part.cold(Part.in_order, each_s)}
+
+
+def model_rate(request: dict[str, Any]) -> dict[str, Any]:
+    """See `model.time_model`."""
+    return time_model(request["shape"], request["classes"], request["batch"], request["seconds"])
+
+
+REQUESTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    each.__name__: each for each in (batch_for_sweep, imagefolder_rate, warm_rates, cold_rates, model_rate)
+}
+
+
+def main(descriptor: int) -> None:
+    """Serve until the other end is closed: True and the answer, or False and why there is none."""
+    connection = Connection(descriptor)
+    connection.send((True, None))
+    while True:
+        try:
+            name, request = connection.recv()
+        except (EOFError, OSError):
+            sys.stdout.flush()
+            os._exit(0)  # nothing of a library's clean-up is wanted
+        try:
+            answer = (True, REQUESTS[name](request))
+        except OSError as error:  # ours, and the system's, speak for themselves
+            answer = (False, str(error))
+        except Exception as error:  # whatever a library raises is a figure that is missing, with its reason
+            answer = (False, f"{type(error).__name__}: {' '.join(str(error).split())[:_REASON_LENGTH]}")
+        connection.send(answer)
