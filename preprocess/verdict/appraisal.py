@@ -74,7 +74,8 @@ def appraise(
     propose_splits(source_path)  # SOURCE has to be a folder
     with ExitStack() as stack:
         previous = _previous(source_path, cache_path, device, stack)
-        hand = stack.enter_context(Hand())  # which imports while SOURCE is looked at
+        links, scratch = (stack.enter_context(scratch_folder(each)) for each in (None, cache_path))
+        hand = stack.enter_context(Hand(links))  # which imports while SOURCE is looked at
         tell("looking at SOURCE")
         settled, device = list(overrides), _device_of(previous, device)
         with timer.stage("plan"):
@@ -84,8 +85,7 @@ def appraise(
             hand.ready()
         except Unmeasured as error:
             raise WorkerError(f"no process that measures can be started: {error}; run: decant doctor") from None
-        scratch = stack.enter_context(scratch_folder(cache_path))
-        built = build_sample(plan, scratch, device, clock, tell)
+        built = build_sample(plan, links, scratch, device, clock, tell)
         tools = Instruments(hand, clock, tell)
         own = previous if recipe is None and not settled else None
         verdict = _measured(tools, plan, built, own, batch_size, steps_per_s, full_build(plan, built, timer, scratch))

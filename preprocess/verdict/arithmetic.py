@@ -29,8 +29,8 @@ def step_s(load_s: float, train_s: float, *, overlapped: bool) -> float:
 def waiting(load_s: float, train_s: float, *, overlapped: bool) -> float:
     """Which part of a step is spent waiting for data, 0..1; see above.
 
-    >>> waiting(3.0, 1.0, overlapped=False), waiting(3.0, 1.0, overlapped=True), waiting(1.0, 2.0, overlapped=True)
-    (0.75, 0.6666666666666666, 0.0)
+    >>> waiting(3.0, 1.0, overlapped=False), waiting(4.0, 1.0, overlapped=True), waiting(1.0, 2.0, overlapped=True)
+    (0.75, 0.75, 0.0)
     """
     return 1 - train_s / step_s(load_s, train_s, overlapped=overlapped)
 

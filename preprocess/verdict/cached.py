@@ -62,7 +62,7 @@ class Part:
                     break
         return statistics.median(rates[1:] or rates)  # the first epoch brought the pages
 
-    def cold(self, loader_of: "Callable[[Part, CachedDataset], DataLoader[Any]]", seconds: float) -> float:
+    def cold(self, loader_of: "Callable[[CachedDataset], DataLoader[Any]]", seconds: float) -> float:
         """Images a second of a first epoch, or of its beginning, whose pages were dropped from memory.
 
         Raises
@@ -73,7 +73,7 @@ class Part:
         if left >= RESIDENT:
             raise OSError(f"{left:.0%} of it stays in memory: somebody has it mapped, or its file system has no disk")
         with self._dataset() as dataset:
-            return self._epoch(loader_of(self, dataset), time.perf_counter() + seconds)
+            return self._epoch(loader_of(dataset), time.perf_counter() + seconds)
 
     def _epoch(self, loader: "DataLoader[Any]", ends: float) -> float:
         begun, count = time.perf_counter(), 0

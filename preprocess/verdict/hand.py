@@ -24,9 +24,17 @@ class Unmeasured(Exception):
 
 
 class Hand:
-    """Starts the process when the block begins, again if it was lost, and ends it with all that it has started."""
+    """Starts the process when the block begins, again if it was lost, and ends it with all that it has started.
 
-    _is_new = True  # it has not said yet that it is ready
+    Parameters
+    ----------
+    folder : a temporary one, for what its libraries leave on disk
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_new = True  # it has not said yet that it is ready
 
     def __enter__(self) -> "Hand":
         self._start()
@@ -71,12 +79,13 @@ class Hand:
         try:
             # -P and the inserted path: a preprocess.py in the user's folder must not be taken for ours. A session of
             # its own: Ctrl-C reaches us alone, and we end it with all its workers.
-            self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _START, _HOME, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(self._folder / "torch")},
                 start_new_session=True,
             )
         except OSError as error:

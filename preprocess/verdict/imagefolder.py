@@ -61,12 +61,17 @@ def images_of(request: Mapping[str, Any]) -> Images:
 
 def suitable_batch(images: Images, most: int) -> int:
     """A batch that one process delivers in about `_BATCH_S`; `most` at most."""
-    order = itertools.cycle(RandomSampler(images))
-    images[next(order)]  # the first one imports and warms
-    begun, count = time.perf_counter(), 0
-    while (taken := time.perf_counter() - begun) < _PACE_S and count < most:
-        images[next(order)]
-        count += 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker
+    try:
+        order = itertools.cycle(RandomSampler(images))
+        images[next(order)]  # the first one imports and warms
+        begun, count = time.perf_counter(), 0
+        while (taken := time.perf_counter() - begun) < _PACE_S and count < most:
+            images[next(order)]
+            count += 1
+    finally:
+        torch.set_num_threads(threads)
     return max(1, min(most, max(_LEAST_BATCH, round(_BATCH_S * count / taken))))
 
 

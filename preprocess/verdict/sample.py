@@ -49,17 +49,14 @@ class Built:
 
 @contextmanager
 def scratch_folder(cache: Path | None) -> Iterator[Path]:
-    """A temporary folder on CACHE's file system, gone after the block.
+    """A temporary folder, gone after the block: on CACHE's file system, or without a CACHE where the system has them.
 
     Raises
     ------
     StorageError : it cannot be made
     """
-    if cache is None:
-        beside = Path(tempfile.gettempdir())
-    else:
-        beside = next(folder for folder in cache.absolute().parents if folder.is_dir())
-    with translated("write", beside):
+    beside = None if cache is None else next(folder for folder in cache.absolute().parents if folder.is_dir())
+    with translated("write", beside or Path(os.environ.get("TMPDIR", "/tmp"))):
         folder = tempfile.mkdtemp(prefix=".decant-bench-", dir=beside)
     try:
         yield Path(folder)
@@ -77,8 +74,14 @@ def expected(plan: Plan) -> dict[str, float]:
     return arithmetic.expected_samples(plan.recipe, files_in(plan))
 
 
-def build_sample(plan: Plan, scratch: Path, device: str, clock: Clock, tell: Callable[[str], None]) -> Built:
+def build_sample(
+    plan: Plan, links: Path, scratch: Path, device: str, clock: Clock, tell: Callable[[str], None]
+) -> Built:
     """Build as many images as time and room allow, `SAMPLE` at most, after a trial of a few.
+
+    Parameters
+    ----------
+    links, scratch : temporary folders, for links to images and for caches
 
     Raises
     ------
@@ -86,27 +89,26 @@ def build_sample(plan: Plan, scratch: Path, device: str, clock: Clock, tell: Cal
     """
     files = np.concatenate([np.arange(*span) for span in plan.sources.ranges.values()])
     most = files[choose(len(files), SAMPLE)]
-    with tempfile.TemporaryDirectory(prefix="decant-bench-", ignore_cleanup_errors=True) as links:
 
-        def built(name: str, numbers: np.ndarray) -> BuildReport:
-            folders = [split.folder for split in plan.recipe.named_splits.values() if split.folder is not None]
-            paths = (plan.sources.paths[number] for number in numbers.tolist())
-            sample = link(plan.source, paths, folders, Path(links) / name)
-            return build(sample, scratch / name, plan.recipe, device=device, max_failures="100%")
+    def built(name: str, numbers: np.ndarray) -> BuildReport:
+        folders = [split.folder for split in plan.recipe.named_splits.values() if split.folder is not None]
+        paths = (plan.sources.paths[number] for number in numbers.tolist())
+        sample = link(plan.source, paths, folders, links / name)
+        return build(sample, scratch / name, plan.recipe, device=device, max_failures="100%")
 
-        image_s = _trial(most, built, scratch, tell)
-        count = affordable(
-            len(most),
-            clock.part(_BUILD_SHARE, 0.5, math.inf),
-            image_s,
-            _room_bytes(scratch),
-            arithmetic.tensor_bytes(plan.recipe, plan.recipe.dtype)
-            * arithmetic.tensors_in(plan.recipe, expected(plan))
-            / len(files),
-        )
-        numbers = most[choose(len(most), count)]
-        tell(f"building {len(numbers):,} of {len(files):,} images in a temporary folder")
-        return Built(scratch / "sample", built("sample", numbers), len(numbers))
+    image_s = _trial(most, built, scratch, tell)
+    count = affordable(
+        len(most),
+        clock.part(_BUILD_SHARE, 0.5, math.inf),
+        image_s,
+        _room_bytes(scratch),
+        arithmetic.tensor_bytes(plan.recipe, plan.recipe.dtype)
+        * arithmetic.tensors_in(plan.recipe, expected(plan))
+        / len(files),
+    )
+    numbers = most[choose(len(most), count)]
+    tell(f"building {len(numbers):,} of {len(files):,} images in a temporary folder")
+    return Built(scratch / "sample", built("sample", numbers), len(numbers))
 
 
 def _trial(
