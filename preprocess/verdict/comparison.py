@@ -33,7 +33,8 @@ def compare(verdict: Verdict) -> None:
 def _notes(verdict: Verdict) -> list[str]:
     way, cached, build = verdict.imagefolder, verdict.cached, verdict.build
     notes = [f"ImageFolder, num_workers={each.workers}: {each.why}" for each in way.settings if each.why is not None]
-    notes += [f"the cache, {name}: not measured: {why}" for name, why in cached.why.items()]
+    hint = "" if verdict.cache is not None else "; name a CACHE on the disk that is meant"
+    notes += [f"the cache, {name}: not measured: {why}{hint * (name == 'cold')}" for name, why in cached.why.items()]
     if way.left_out:
         notes.append(
             f"ImageFolder was measured without {', '.join(way.left_out)}: nothing of torchvision's stands for it"

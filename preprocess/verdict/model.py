@@ -8,7 +8,6 @@ import torch
 from torchvision.models import resnet18
 
 _CPU_BATCH, _CPU_PIXELS = 8, 224 * 224
-_LEAST_STEPS = 2
 
 
 def time_model(shape: Sequence[int], classes: int, batch: int, seconds: float) -> dict[str, Any]:
@@ -33,21 +32,25 @@ def time_model(shape: Sequence[int], classes: int, batch: int, seconds: float) -
     images = torch.randn(max(batch, 2), *shape, device=device)
     labels = torch.zeros(len(images), dtype=torch.int64, device=device)
 
-    def step() -> None:
+    def step(count: int) -> float:
+        begun = time.perf_counter()
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(images), labels).backward()
+        torch.nn.functional.cross_entropy(model(images[:count]), labels[:count]).backward()
         optimizer.step()
         if on_gpu:
             torch.cuda.synchronize()
+        return time.perf_counter() - begun
 
-    step()  # the first one allocates and chooses algorithms
-    begun, steps = time.perf_counter(), 0
-    while (taken := time.perf_counter() - begun) < seconds or steps < _LEAST_STEPS:
-        step()
-        steps += 1
+    count = len(images)
+    step(count if on_gpu else 2)  # the first one allocates and chooses algorithms
+    if not on_gpu and step(2) > seconds / 4:
+        count = 2  # a loaded or a small machine
+    taken = [step(count)]
+    while sum(taken) < seconds:
+        taken.append(step(count))
     name = torch.cuda.get_device_name() if on_gpu else "the CPU"
     return {
-        "images_per_s": steps * len(images) / taken,
+        "images_per_s": len(taken) * count / sum(taken),
         "model": "resnet18, float32",
         "device": name,
         "on_gpu": on_gpu,

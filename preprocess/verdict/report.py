@@ -101,6 +101,7 @@ class FullBuild:
     images, tensors : how many that are, as expected
     images_per_s : without start-up
     bound_by, bound_share : the stage that takes most of the time, and which part of it, 0..1
+    dtype : that the recipe stores: float16 or uint8
     bytes_float16, bytes_uint8 : on disk at most: equal files are stored once
     free_bytes : on that disk
     """
@@ -111,6 +112,7 @@ class FullBuild:
     images_per_s: float
     bound_by: str
     bound_share: float
+    dtype: str
     bytes_float16: int
     bytes_uint8: int
     free_bytes: int
@@ -201,10 +203,13 @@ class Verdict:
     def _facts(self) -> list[tuple[str, str]]:
         """What to say below the table: name, text."""
         swept = ", ".join(
-            f"{each.workers}: {'failed' if each.images_per_s is None else f'{each.images_per_s:,.0f}'}"
+            f"{each.workers}: {'-' if each.images_per_s is None else in_digits(each.images_per_s)}"
             for each in self.imagefolder.settings
         )
         build, step = self.build, self.step
+        stored = {"float16": build.bytes_float16, "uint8": build.bytes_uint8}
+        bound = f"bound by {build.bound_by} ({build.bound_share:.0%} of the time)"
+        fits = "" if stored[build.dtype] <= build.free_bytes else f": {build.dtype} DOES NOT FIT"
         origin = step.origin + (f", on {step.device}" if step.device else "")
         facts = [
             ("ImageFolder", f"{', '.join(self.imagefolder.transforms)}; images/s by num_workers: {swept or '-'}"),
@@ -212,15 +217,15 @@ class Verdict:
             (
                 "full build",
                 f"{in_time(build.seconds)} for {build.images:,} images ({build.tensors:,} tensors), "
-                f"{build.images_per_s:,.0f} images/s; bound by {build.bound_by} ({build.bound_share:.0%} of the time)",
+                f"{in_digits(build.images_per_s)} images/s; {bound}",
             ),
             (
                 "on disk",
-                f"float16 {in_units(build.bytes_float16)}, uint8 {in_units(build.bytes_uint8)}; "
-                f"{in_units(build.free_bytes)} free",
+                f"{', '.join(f'{dtype} {in_units(size)}' for dtype, size in stored.items())}; "
+                f"{in_units(build.free_bytes)} free{fits}",
             ),
         ]
-        if self.saved_s is not None and self.break_even_epochs is not None:
+        if self.break_even_epochs is not None and self.waiting["imagefolder"] >= _WORTH_WAITING:
             many = f"{self.break_even_epochs:,} epoch{'s' * (self.break_even_epochs > 1)}"
             before, after = in_time(self.epoch_s["imagefolder"]), in_time(self.epoch_s["warm"])
             facts.append(("pays after", f"{many}: one takes {after} instead of {before}"))

@@ -156,6 +156,7 @@ def full_build(plan: Plan, built: Built, timer: Timer, scratch: Path) -> FullBui
         built.images / sample_s,
         stage,
         share,
+        plan.recipe.dtype,
         tensors * arithmetic.tensor_bytes(plan.recipe, "float16"),
         tensors * arithmetic.tensor_bytes(plan.recipe, "uint8"),
         shutil.disk_usage(scratch).free,

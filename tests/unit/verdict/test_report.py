@@ -26,7 +26,7 @@ def verdict(step=None, workers=8, rate=1000.0, **changes) -> Verdict:
         imagefolder=ImageFolderWay(["RandomResizedCrop"] * 6, [], [Setting(0, 100.0), Setting(8, rate)], workers, rate),
         cached=CacheWay("sample", 10_000.0, 20_000.0, 5_000.0, 2_000.0),
         step=step or TrainingStep(0.1, "given"),
-        build=FullBuild(780.0, 1_281_167, 5_000_000, 1600.0, "render", 0.8, 10 << 30, 5 << 30, 1 << 40),
+        build=FullBuild(780.0, 1_281_167, 5_000_000, 1600.0, "render", 0.8, "float16", 10 << 30, 5 << 30, 1 << 40),
     )
     for name, value in changes.items():
         setattr(made, name, value)
@@ -87,6 +87,22 @@ def test_all_fits_80_columns(step):
 
     assert max(map(len, str(found).splitlines())) <= 80
     assert "4 more (all of them with --json)" in str(found)
+
+
+def test_a_disk_that_is_too_small_is_named():
+    found = verdict()
+    found.build.free_bytes = 6 << 30
+
+    assert "6.0 GiB free: float16 DOES NOT FIT" in " ".join(str(found).split())
+    found.build.dtype = "uint8"
+    assert "DOES NOT" not in str(found)
+
+
+def test_a_cold_figure_that_is_missing_asks_for_a_disk():
+    missing = CacheWay("sample", 1.0, 2.0, why={"cold": "98% of it stays in memory"})
+
+    assert verdict(cached=missing).notes[-1].endswith("stays in memory; name a CACHE on the disk that is meant")
+    assert verdict(cached=missing, cache="cache").notes[-1].endswith("stays in memory")
 
 
 def test_json_has_every_field():
