@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from cache_store.mapped import map_file
 
 RESIDENT = 0.01
 """Files of which less than this part is in memory count as cold."""
+
+_PATIENCE_S, _PAUSE_S = 1.0, 0.05
 
 
 def resident(files: Iterable[Path]) -> float:
@@ -50,11 +53,20 @@ def forget(files: Iterable[Path]) -> float:
     listed = list(files)
     if not hasattr(os, "posix_fadvise"):  # macOS
         raise OSError("this system has no posix_fadvise")
-    for path in listed:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(file)  # what is not on disk yet cannot be forgotten
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(file)
-    return resident(listed)
+    ends = time.monotonic() + _PATIENCE_S
+    while True:
+        for path in listed:
+            _drop(path)
+        left = resident(listed)
+        if left < RESIDENT or time.monotonic() >= ends:
+            return left
+        time.sleep(_PAUSE_S)  # pages on their way from the disk, such as those that were asked for ahead
+
+
+def _drop(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)  # what is not on disk yet cannot be forgotten
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(file)

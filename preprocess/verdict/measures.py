@@ -59,6 +59,18 @@ REQUESTS: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+def reason_of(error: Exception) -> str:
+    """One line for a person."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+    if isinstance(error, OSError):  # ours, and the system's, speak for themselves
+        text = lines[0]
+    elif "Traceback" in str(error):  # that of a DataLoader's worker, as a text: its end says what happened
+        text = lines[-1]
+    else:
+        text = f"{type(error).__name__}: {lines[0]}"
+    return text[:_REASON_LENGTH]
+
+
 def main(descriptor: int) -> None:
     """Serve until the other end is closed: True and the answer, or False and why there is none."""
     connection = Connection(descriptor)
@@ -71,8 +83,6 @@ def main(descriptor: int) -> None:
             os._exit(0)  # nothing of a library's clean-up is wanted
         try:
             answer = (True, REQUESTS[name](request))
-        except OSError as error:  # ours, and the system's, speak for themselves
-            answer = (False, str(error))
         except Exception as error:  # whatever a library raises is a figure that is missing, with its reason
-            answer = (False, f"{type(error).__name__}: {' '.join(str(error).split())[:_REASON_LENGTH]}")
+            answer = (False, reason_of(error))
         connection.send(answer)

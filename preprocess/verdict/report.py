@@ -136,7 +136,8 @@ class Verdict:
     waiting : 'imagefolder', 'warm', 'cold', 'cold_shuffled' -> which part of a step is spent waiting, 0..1, see
         `arithmetic`; without those that lack a figure
     epoch_s : the same -> seconds of an epoch
-    saved_s : an epoch, by the warm cache; None without a figure
+    expected : 'warm', or 'cold' where the cache does not fit into memory: the figure of it that counts
+    saved_s : an epoch, by the cache as expected; None without a figure
     break_even_epochs : after so many the build has paid for itself; None: never, or without a figure
     seconds : that all of this took
     notes : what else is worth knowing, a line each
@@ -160,6 +161,7 @@ class Verdict:
     dtype: str = "float32"
     waiting: dict[str, float] = field(default_factory=dict)
     epoch_s: dict[str, float] = field(default_factory=dict)
+    expected: str = "warm"
     saved_s: float | None = None
     break_even_epochs: int | None = None
     seconds: float = 0.0
@@ -188,15 +190,16 @@ class Verdict:
         best = self.imagefolder.workers
         what = "the cache" if self.cached.measured == "cache" else "a cache"
         rows = [
-            (f"ImageFolder, num_workers={'-' if best is None else best}", "imagefolder", self.imagefolder.images_per_s),
-            (f"{what}, warm", "warm", self.cached.warm),
-            (f"{what}, cold, ShardShuffleSampler", "cold", self.cached.cold),
-            (f"{what}, cold, shuffle=True", "cold_shuffled", self.cached.cold_shuffled),
+            (f"ImageFolder, num_workers={'-' if best is None else best}", "imagefolder"),
+            (f"{what}, warm", "warm"),
+            (f"{what}, cold, ShardShuffleSampler", "cold"),
+            (f"{what}, cold, shuffle=True", "cold_shuffled"),
         ]
+        rates = self.rates()
         lines = [f"{'':40}{'images/s':>12}{'steps/s':>12}{'waiting':>12}"]
-        for name, key, rate in rows:
+        for name, key in rows:
             share = f"{self.waiting[key]:.0%}" if key in self.waiting else "-"
-            lines.append(_row(name, rate, self.batch_size, share))
+            lines.append(_row(name, rates[key], self.batch_size, share))
         seconds = self.step.seconds
         return [*lines, _row("the training step alone", seconds and self.batch_size / seconds, self.batch_size, "")]
 
@@ -212,7 +215,10 @@ class Verdict:
         fits = "" if stored[build.dtype] <= build.free_bytes else f": {build.dtype} DOES NOT FIT"
         origin = step.origin + (f", on {step.device}" if step.device else "")
         facts = [
-            ("ImageFolder", f"{', '.join(self.imagefolder.transforms)}; images/s by num_workers: {swept or '-'}"),
+            (
+                "ImageFolder",
+                f"{', '.join(self.imagefolder.transforms)}; files in memory; images/s by num_workers: {swept or '-'}",
+            ),
             ("step", origin if step.why is None else f"{origin}: not measured: {step.why}"),
             (
                 "full build",
@@ -227,7 +233,7 @@ class Verdict:
         ]
         if self.break_even_epochs is not None and self.waiting["imagefolder"] >= _WORTH_WAITING:
             many = f"{self.break_even_epochs:,} epoch{'s' * (self.break_even_epochs > 1)}"
-            before, after = in_time(self.epoch_s["imagefolder"]), in_time(self.epoch_s["warm"])
+            before, after = in_time(self.epoch_s["imagefolder"]), in_time(self.epoch_s[self.expected])
             facts.append(("pays after", f"{many}: one takes {after} instead of {before}"))
         return facts + [("failed", text) for text in self._failed()] + [("note", text) for text in self.notes]
 
@@ -236,14 +242,27 @@ class Verdict:
         more = len(self.failures) - len(shown)
         return [*shown, f"{more:,} more (all of them with --json)"] if more else shown
 
+    def rates(self) -> dict[str, float | None]:
+        """Images a second, under the names that `waiting` has."""
+        cached = self.cached
+        return {
+            "imagefolder": self.imagefolder.images_per_s,
+            "warm": cached.warm,
+            "cold": cached.cold,
+            "cold_shuffled": cached.cold_shuffled,
+        }
+
+    def _steps(self, name: str) -> float:
+        return (self.rates()[name] or 0.0) / self.batch_size
+
     def conclusion(self) -> str:
         """Is it worth it, in a sentence or two."""
-        if "imagefolder" not in self.waiting or "warm" not in self.waiting:
+        if not {"imagefolder", self.expected} <= set(self.waiting):
             return "No verdict: a figure is missing, see above."
-        before, after = self.waiting["imagefolder"], self.waiting["warm"]
+        before, after = self.waiting["imagefolder"], self.waiting[self.expected]
         keeps_up = (
-            f"ImageFolder keeps up with {in_digits((self.imagefolder.images_per_s or 0) / self.batch_size)} steps/s, "
-            f"the cache with {in_digits((self.cached.warm or 0) / self.batch_size)}"
+            f"ImageFolder keeps up with {in_digits(self._steps('imagefolder'))} steps/s, "
+            f"the cache with {in_digits(self._steps(self.expected))}"
         )
         shares = f"training waits for {before:.0%} of each step with ImageFolder, {after:.0%} with the cache"
         if self.break_even_epochs is None or before < _WORTH_WAITING:

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from cache_store import pages
 from cache_store.pages import RESIDENT, forget, resident
 
 SIZE = 4 << 20
@@ -46,3 +47,17 @@ def test_nothing_and_an_empty_file_have_no_pages(tmp_path):
 def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         forget([tmp_path / "none"])
+
+
+def test_pages_that_are_still_being_read_are_waited_for(file, monkeypatch):
+    found = iter([0.03, 0.02, 0.0])
+    monkeypatch.setattr(pages, "resident", lambda files: next(found))
+
+    assert forget([file]) == 0.0
+
+
+def test_pages_that_stay_are_not_waited_for_long(file, monkeypatch):
+    monkeypatch.setattr(pages, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(pages, "resident", lambda files: 1.0)
+
+    assert forget([file]) == 1.0

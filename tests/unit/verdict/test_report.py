@@ -71,6 +71,16 @@ def test_a_slow_model_needs_no_cache():
     assert "ImageFolder keeps up with 3.91 steps/s, the cache with 39.1" in found.conclusion()
 
 
+def test_a_cache_that_is_larger_than_memory_counts_as_cold(monkeypatch):
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 1 << 20, "SC_PHYS_PAGES": 8 << 10}[name])
+    found = verdict()
+
+    assert found.expected == "cold"
+    assert found.saved_s == pytest.approx(1000 * (0.256 - 0.1512))
+    assert "34% with the cache" in found.conclusion()
+    assert "does not fit into the memory of 8.0 GiB" in found.notes[-1]
+
+
 def test_a_missing_figure_gives_no_verdict_but_what_there_is():
     way = ImageFolderWay(["Resize"], [], [Setting(0, None, "failed: Pillow can read none")])
     found = verdict(imagefolder=way)
