@@ -37,7 +37,8 @@ class Hand:
         self._is_new = True  # it has not said yet that it is ready
 
     def __enter__(self) -> "Hand":
-        self._start()
+        with contextlib.suppress(Unmeasured):  # told when something is to be measured
+            self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,6 +51,8 @@ class Hand:
         ------
         Unmeasured : it cannot be started
         """
+        if self._process is None:
+            self._start()
         if self._is_new:
             self._answer(_START_S)
             self._is_new = False
@@ -65,8 +68,6 @@ class Hand:
         ------
         Unmeasured : it failed, was lost, or takes too long
         """
-        if self._process is None:
-            self._start()
         self.ready()
         try:
             self._connection.send((what, request))

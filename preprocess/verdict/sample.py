@@ -159,7 +159,7 @@ def full_build(plan: Plan, built: Built, timer: Timer, scratch: Path) -> FullBui
         plan.recipe.dtype,
         tensors * arithmetic.tensor_bytes(plan.recipe, "float16"),
         tensors * arithmetic.tensor_bytes(plan.recipe, "uint8"),
-        shutil.disk_usage(scratch).free,
+        shutil.disk_usage(scratch).free + built.report.cache_bytes,  # the sample's goes again
     )
 
 

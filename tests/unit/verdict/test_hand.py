@@ -28,3 +28,10 @@ def test_a_request_that_fails_and_a_process_that_dies_are_survived(tmp_path):
             hand.ask("model_rate", 0.2, **MODEL | {"seconds": 30})
         assert not running(second)
         assert second != first
+
+
+def test_a_process_that_cannot_be_started_is_told_when_it_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.executable", str(tmp_path / "no python"))
+
+    with Hand(tmp_path) as hand, pytest.raises(Unmeasured, match="cannot start a process: No such file"):
+        hand.ready()
