@@ -69,6 +69,7 @@ def appraise(
     """
     _check(steps_per_s, batch_size, seconds, device)
     clock, timer, tell = Clock(seconds), Timer(), progress or (lambda text: None)
+    load = os.getloadavg()[0]
     source_path = Path(os.path.expanduser(source))
     cache_path = None if cache is None else Path(os.path.expanduser(cache))
     propose_splits(source_path)  # SOURCE has to be a folder
@@ -89,7 +90,7 @@ def appraise(
         tools = Instruments(hand, clock, tell)
         own = previous if recipe is None and not settled else None
         verdict = _measured(tools, plan, built, own, batch_size, steps_per_s, full_build(plan, built, timer, scratch))
-    verdict.cache = None if cache_path is None else str(cache_path)
+    verdict.cache, verdict.load = None if cache_path is None else str(cache_path), round(load, 2)
     compare(verdict)
     verdict.seconds = round(clock.spent_s(), 1)
     return verdict

@@ -7,6 +7,9 @@ from preprocess.report import in_units
 from preprocess.verdict import arithmetic
 from preprocess.verdict.report import Verdict
 
+_BUSY = 0.5
+"""Of the processors, in use by others: figures are not to be trusted."""
+
 
 def compare(verdict: Verdict) -> None:
     """Fill in shares of waiting, seconds an epoch, when the build has paid for itself, and notes."""
@@ -34,6 +37,11 @@ def compare(verdict: Verdict) -> None:
 
 def _notes(verdict: Verdict) -> Iterator[str]:
     way = verdict.imagefolder
+    if verdict.load > _BUSY * verdict.processors:
+        yield (
+            f"other programs kept the machine busy (load {verdict.load:.1f} on {verdict.processors}): all figures are "
+            "too low, some far; run it again in a quiet moment"
+        )
     for each in way.settings:
         if each.why is not None:
             yield f"ImageFolder, num_workers={each.workers}: {each.why}"

@@ -132,6 +132,7 @@ class Verdict:
     variants, shape : K, and C, H, W
     dtype, batch_size : of the batches that both ways deliver, normalised
     processors : that were there to use
+    load : of the machine in the minute before, by others: programs that wanted a processor
     imagefolder, cached, step, build : what was measured
     waiting : 'imagefolder', 'warm', 'cold', 'cold_shuffled' -> which part of a step is spent waiting, 0..1, see
         `arithmetic`; without those that lack a figure
@@ -158,6 +159,7 @@ class Verdict:
     step: TrainingStep
     build: FullBuild
     cache: str | None = None
+    load: float = 0.0
     dtype: str = "float32"
     waiting: dict[str, float] = field(default_factory=dict)
     epoch_s: dict[str, float] = field(default_factory=dict)

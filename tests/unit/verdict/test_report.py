@@ -81,6 +81,11 @@ def test_a_cache_that_is_larger_than_memory_counts_as_cold(monkeypatch):
     assert "does not fit into the memory of 8.0 GiB" in found.notes[-1]
 
 
+def test_a_machine_that_others_use_is_noted():
+    assert "load 4.1 on 8" in verdict(load=4.1).notes[0]
+    assert verdict(load=3.9).notes == []
+
+
 def test_a_missing_figure_gives_no_verdict_but_what_there_is():
     way = ImageFolderWay(["Resize"], [], [Setting(0, None, "failed: Pillow can read none")])
     found = verdict(imagefolder=way)
