@@ -129,7 +129,7 @@ def build(
     """
     timer = Timer()
     source_path, cache_path = Path(os.path.expanduser(source)), Path(os.path.expanduser(cache))
-    _check_arguments(source_path, cache_path, device, limit, shard_mib, workers)
+    check_arguments(source_path, cache_path, device, limit, shard_mib, workers)
     settings = _Settings(
         workers,
         FailureBudget(max_failures),
@@ -302,7 +302,7 @@ class _Previous:
             self._opened.close()
 
 
-def _check_arguments(
+def check_arguments(
     source: Path, cache: Path, device: str, limit: int | None, shard_mib: float, workers: int | None
 ) -> None:
     if device not in DEVICES:

@@ -10,6 +10,7 @@ import click
 
 _COMMANDS = {
     "init": ("preprocess.commands:init", "Look at the images in SOURCE and write a recipe for them."),
+    "bench": ("preprocess.bench:bench", "Say in a minute whether a cache is worth it."),
     "build": ("preprocess.commands:build", "Bring CACHE up to date with the images in SOURCE."),
     "preview": ("preprocess.commands:preview", "Draw what a recipe makes of a few images, without a cache."),
     "status": ("preprocess.commands:status", "Say what changed in SOURCE, and what a build would do."),

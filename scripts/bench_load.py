@@ -46,7 +46,7 @@ from bench_caches import MEAN, STD, Content, kept, shard_files, write_cache
 from bench_peers import PEERS, Arrays, Peer
 from torch.utils.data import DataLoader, Dataset
 
-from cache_store.mapped import map_file
+from cache_store.pages import RESIDENT, forget
 from loaders import CachedDataset, ShardShuffleSampler
 from loaders.collate import GatheredBatch
 from loaders.threads import copy_threads
@@ -69,7 +69,6 @@ ANSWER_S = 180.0
 DESCRIPTORS = 256
 GROWTH_EPOCHS = (5, 50)
 READ_BYTES = (1 << 20, 8 << 20)
-RESIDENT = 0.01
 
 
 class WrongValue(Exception):
@@ -408,29 +407,9 @@ def private_bytes() -> int:
 # -- cold files -------------------------------------------------------------------------------------------------------
 
 
-def resident(files: list[Path]) -> float:
-    """Which part of the files' pages is in memory, 0..1."""
-    mincore = ctypes.CDLL(None, use_errno=True).mincore
-    mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-    inside = pages = 0
-    for path in files:
-        data = map_file(path)
-        state = np.zeros(-(-len(data) // mmap.PAGESIZE), np.uint8)
-        if mincore(data.ctypes.data, len(data), state.ctypes.data):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
-        inside += int((state & 1).sum())
-        pages += len(state)
-    return inside / pages
-
-
 def make_cold(files: list[Path]) -> None:
     """Have the kernel forget the files, or end: a figure from warm pages would be worth nothing."""
-    for path in files:
-        file = os.open(path, os.O_RDONLY)
-        os.fsync(file)  # what is not on disk yet cannot be forgotten
-        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(file)
-    left = resident(files)
+    left = forget(files)
     if left >= RESIDENT:
         sys.exit(f"{left:.1%} of {files[0].parent} is still in memory: something has it mapped, or it is no disk")
 
