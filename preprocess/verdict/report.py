@@ -101,6 +101,7 @@ class FullBuild:
     images, tensors : how many that are, as expected
     images_per_s : without start-up
     bound_by, bound_share : the stage that takes most of the time, and which part of it, 0..1
+    advice : what would make it faster, as `BuildReport` has it; empty if the sample was built in a moment
     dtype : that the recipe stores: float16 or uint8
     bytes_float16, bytes_uint8 : on disk at most: equal files are stored once
     free_bytes : on that disk
@@ -112,6 +113,7 @@ class FullBuild:
     images_per_s: float
     bound_by: str
     bound_share: float
+    advice: str
     dtype: str
     bytes_float16: int
     bytes_uint8: int
@@ -213,7 +215,7 @@ class Verdict:
         )
         build, step = self.build, self.step
         stored = {"float16": build.bytes_float16, "uint8": build.bytes_uint8}
-        bound = f"bound by {build.bound_by} ({build.bound_share:.0%} of the time)"
+        bound = build.advice or f"bound by {build.bound_by} ({build.bound_share:.0%} of the time)"
         fits = "" if stored[build.dtype] <= build.free_bytes else f": {build.dtype} DOES NOT FIT"
         origin = step.origin + (f", on {step.device}" if step.device else "")
         facts = [

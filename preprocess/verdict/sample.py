@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cache_store.durable import translated
+from preprocess.advice import shares
 from preprocess.builder import build, processors
 from preprocess.errors import FailureBudgetExceeded
 from preprocess.plan import Plan
@@ -156,6 +157,7 @@ def full_build(plan: Plan, built: Built, timer: Timer, scratch: Path) -> FullBui
         built.images / sample_s,
         stage,
         share,
+        built.report.advice,
         plan.recipe.dtype,
         tensors * arithmetic.tensor_bytes(plan.recipe, "float16"),
         tensors * arithmetic.tensor_bytes(plan.recipe, "uint8"),
@@ -164,7 +166,5 @@ def full_build(plan: Plan, built: Built, timer: Timer, scratch: Path) -> FullBui
 
 
 def bound_of(report: BuildReport) -> tuple[str, float]:
-    """The stage that takes most of a build's working time, and which part of it, 0..1."""
-    stages = {stage: report.seconds.get(stage, 0.0) for stage in _WORKING}
-    longest = max(stages, key=lambda stage: stages[stage])
-    return longest, stages[longest] / max(sum(stages.values()), 1e-9)
+    """The stage that workers, or the wait for the disk, spent most of a build on, and which part of it, 0..1."""
+    return next(iter(shares(report.stages).items()), ("render", 0.0))

@@ -26,7 +26,7 @@ def verdict(step=None, workers=8, rate=1000.0, **changes) -> Verdict:
         imagefolder=ImageFolderWay(["RandomResizedCrop"] * 6, [], [Setting(0, 100.0), Setting(8, rate)], workers, rate),
         cached=CacheWay("sample", 10_000.0, 20_000.0, 5_000.0, 2_000.0),
         step=step or TrainingStep(0.1, "given"),
-        build=FullBuild(780.0, 1_281_167, 5_000_000, 1600.0, "render", 0.8, "float16", 10 << 30, 5 << 30, 1 << 40),
+        build=FullBuild(780.0, 1_281_167, 5_000_000, 1600.0, "render", 0.8, "", "float16", 10 << 30, 5 << 30, 1 << 40),
     )
     for name, value in changes.items():
         setattr(made, name, value)
@@ -125,3 +125,13 @@ def test_json_has_every_field():
 
     assert set(fields) == set(Verdict.__dataclass_fields__)
     assert fields["imagefolder"]["settings"][1] == {"workers": 8, "images_per_s": 1000.0, "why": None}
+
+
+def test_what_would_make_the_build_faster_takes_the_place_of_what_bounds_it():
+    told = verdict()
+    assert "bound by render (80% of the time)" in " ".join(str(told).split())
+    told.build.advice = "Bound by the transforms (80%): Rotate of train takes 90% of their time"
+
+    text = " ".join(str(told).split())
+    assert "images/s; Bound by the transforms (80%): Rotate of train" in text
+    assert "of the time)" not in text

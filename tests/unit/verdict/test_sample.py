@@ -97,13 +97,14 @@ def test_a_real_sample_has_the_images_and_their_names(plan, tmp_path):
 
 def test_a_full_build_takes_as_many_times_as_long_as_it_has_images(plan, tmp_path):
     seconds = {"plan": 50.0, "hash": 0.0, "start": 1.5, "render": 3.0, "normalise": 0.5, "commit": 0.5}
-    built = Built(tmp_path, BuildReport("", seconds=seconds, cache_bytes=7), 20)
+    stages = {"read": 0.5, "decode": 0.5, "render": 3.0, "write": 0.0}
+    built = Built(tmp_path, BuildReport("", seconds=seconds, stages=stages, advice="Bound by it", cache_bytes=7), 20)
 
     full = full_build(plan, built, SimpleNamespace(seconds={"plan": 0.25}), tmp_path)
 
     assert full.seconds == pytest.approx(0.25 + 1.5 + 4.0 * 80 / 20)
     assert (full.images, full.tensors, full.images_per_s) == (80, 80, 5)
-    assert (full.bound_by, full.bound_share) == ("render", 0.75)
+    assert (full.bound_by, full.bound_share, full.advice) == ("render", 0.75, "Bound by it")
     assert (full.bytes_float16, full.bytes_uint8, full.dtype) == (80 * 388, 80 * 196, "float16")
 
 
