@@ -97,7 +97,7 @@ def collect_garbage(
         raise UsageError(f"keep: 1 or more snapshots expected, found {keep}")
     read_root(path)
     report = GcReport(str(path))
-    durable.make_dir(layout.pending_dir(path))
+    writer.make_pending(path)
     with BuildersLock(path):
         _, unfinished = writer.recover(path)  # shards that a killed commit had adopted go back to its folder
         if compact:

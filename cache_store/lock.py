@@ -20,6 +20,7 @@ from cache_store.errors import LockedError
 
 _UNSUPPORTED = {errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL}
 _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}  # the last where flock is done by fcntl locks (NFS)
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class BuildersLock:
@@ -119,9 +120,12 @@ class Lease:
 class Removal:
     """An exclusive hold on a snapshot that is about to be removed, for a `with` block: no reader gets a lease on it.
 
+    The file is opened for writing, though nothing is written: NFS does flock by locks of fcntl, which grant an
+    exclusive hold to writers only (flock(2)).
+
     Attributes
     ----------
-    granted : False: somebody reads it
+    granted : False: somebody reads it, or nobody can tell
     """
 
     def __init__(self, cache: Path, snapshot: str) -> None:
@@ -131,14 +135,22 @@ class Removal:
 
     def __enter__(self) -> "Removal":
         try:
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._fd = self._open(os.O_RDWR)
         except OSError:  # damaged: nobody can have opened it
             return self
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self.granted = error.errno not in _HELD
+            self.granted = error.errno in _UNSUPPORTED  # then there are no leases
         return self
+
+    def _open(self, mode: int) -> int:
+        try:
+            return os.open(self._path, mode | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            if mode == os.O_RDONLY or error.errno not in _NOT_WRITABLE:
+                raise
+            return self._open(os.O_RDONLY)
 
     def __exit__(self, *_: object) -> None:
         if self._fd >= 0:

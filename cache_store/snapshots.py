@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cache_store import durable, layout, writer
+from cache_store import layout, writer
 from cache_store.canonical import digest_of
 from cache_store.errors import CacheStoreError, IntegrityError, NotFoundError
 from cache_store.lock import BuildersLock
@@ -102,7 +102,7 @@ def rollback(cache: str | os.PathLike[str], snapshot: str) -> tuple[str | None, 
     """
     path = Path(cache)
     _require_snapshot(path, snapshot)
-    durable.make_dir(layout.pending_dir(path))  # a copied cache may lack it
+    writer.make_pending(path)
     with BuildersLock(path):
         root = read_root(path)
         if root.snapshot == snapshot:

@@ -105,7 +105,15 @@ def claim_folder(cache: Path) -> None:
     refuse_foreign(cache)
     if not cache.exists():
         _make_dirs(cache)
-    durable.make_dir(layout.pending_dir(cache))
+    make_pending(cache)
+
+
+def make_pending(cache: Path) -> None:
+    """Make `pending/`, which a copied cache may lack, and in a cache the metadata of it; needs no lock."""
+    folder = layout.pending_dir(cache)
+    durable.make_dir(folder)
+    if (cache / layout.METADATA).exists():
+        _ensure(folder / layout.METADATA, encode_group({}), folder / f"{uuid.uuid4().hex}.part")
 
 
 def _foreign_entries(folder: Path) -> list[str]:

@@ -74,7 +74,8 @@ def _reasons(
     elif work.render:
         had = lacking[:, : former.variants].any(axis=1)
         if had.any():
-            reasons.append(f"{int(had.sum()):,} images that are new, edited or unread")
+            count = int(had.sum())
+            reasons.append(f"{count:,} {'images that are' if count > 1 else 'image that is'} new, edited or unread")
         if lacking.shape[1] > former.variants and lacking[~had].any():
             reasons.append(f"variants {former.variants} -> {lacking.shape[1]}")
     if work.normalise:

@@ -123,3 +123,12 @@ def test_a_bar_where_somebody_looks_and_none_where_nobody_does(place, decant):
     assert b"verify" in shown
     assert b"/s" in shown
     assert decant("verify", "cache", cwd=place).stderr == ""
+
+
+def test_a_copy_without_pending_is_sound_after_a_build_with_nothing_to_do(place, decant):
+    decant("build", "photos", "cache", cwd=place)
+    shutil.rmtree(layout.pending_dir(place / "cache"))
+
+    assert decant("build", "photos", "cache", cwd=place).stdout.startswith("up to date")
+
+    decant("verify", "cache", cwd=place)

@@ -16,7 +16,7 @@ import pytest
 
 from cache_store import layout, lock
 from cache_store.errors import LockedError, StorageError
-from cache_store.lock import BuildersLock, Lease
+from cache_store.lock import BuildersLock, Lease, Removal
 
 HOLDER = """
 import json, os, subprocess, sys, time
@@ -262,3 +262,40 @@ def test_lease_is_not_inherited_by_started_processes(cache):
                 pass
         finally:
             child.kill()
+
+
+def as_nfs_does(monkeypatch):
+    """flock by fcntl's record locks: an exclusive one needs a descriptor that may write."""
+    real = fcntl.flock
+
+    def flock(fd, operation):
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        real(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def test_a_leased_snapshot_is_not_removed_on_nfs_either(cache, monkeypatch):
+    as_nfs_does(monkeypatch)
+    with Removal(cache, "000001") as hold:
+        assert hold.granted
+    lease = Lease(cache, "000001")
+    with Removal(cache, "000001") as hold:
+        assert not hold.granted
+    lease.close()
+
+
+def test_where_nobody_can_tell_nothing_is_removed(cache, monkeypatch):
+    as_nfs_does(monkeypatch)
+    monkeypatch.setattr(lock, "_NOT_WRITABLE", {errno.EACCES})
+    real = os.open
+
+    def refuse_writing(path, flags, *rest, **named):
+        if flags & os.O_ACCMODE == os.O_RDWR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", refuse_writing)
+    with Removal(cache, "000001") as hold:
+        assert not hold.granted

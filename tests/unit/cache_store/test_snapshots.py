@@ -8,6 +8,7 @@ import pytest
 
 from cache_store import layout
 from cache_store.errors import IntegrityError, LockedError, NotFoundError
+from cache_store.gc import collect_garbage
 from cache_store.lock import BuildersLock
 from cache_store.reader import open_cache, read_root
 from cache_store.snapshots import history, history_as_json, rollback
@@ -129,3 +130,13 @@ def test_killed_at_any_system_call_one_or_the_other_is_in_force(cache):
             break
     assert seen == sorted(seen, reverse=True)
     assert set(seen) == {"000001", "000003"}
+
+
+@pytest.mark.parametrize("command", [lambda cache: rollback(cache, "000002"), collect_garbage], ids=["rollback", "gc"])
+def test_a_copy_without_pending_is_sound_after_a_command_that_needs_it(cache, command):
+    shutil.rmtree(layout.pending_dir(cache))
+
+    command(cache)
+
+    assert layout.pending_dir(cache).is_dir()
+    assert verify(cache).sound
