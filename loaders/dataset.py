@@ -65,7 +65,8 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
 
     Attributes
     ----------
-    classes : names of all classes, by class id; class_to_idx : the inverse
+    classes : names of all classes, by class id
+    class_to_idx : class id of each name
     targets : class id of each sample, -1 for unlabelled ones
     samples : (path relative to SOURCE, class id) of each sample
     failures : path, stage and reason of each image that the build left out
