@@ -234,7 +234,12 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """From now on variant `epoch` mod K, in this process and in every worker that has the dataset already."""
+        """From now on variant `epoch` mod K, in this process and in every worker that has the dataset already.
+
+        Raises
+        ------
+        UsageError : a negative epoch
+        """
         if epoch < 0:
             raise UsageError(f"epoch: 0 or more expected, found {epoch}")
         self._shared.epoch = epoch
