@@ -3,14 +3,17 @@
 import ast
 import builtins
 import re
+import shlex
 from importlib import import_module
 
+import click
 import pytest
 import yaml
 
 import cache_store.errors
 import preprocess.errors
 from cache_store.manifest import COLUMNS
+from preprocess.cli import decant
 from preprocess.recipe import Decode, MeanStd, Recipe, SplitRecipe
 from tests.docs.pages import ROOT
 
@@ -70,6 +73,23 @@ def test_the_defaults_of_the_reference_are_those_of_the_code():
     block = re.search(r"```yaml\n(.*?)```", (REFERENCE / "recipe.md").read_text(), re.DOTALL)
 
     assert Recipe.from_dict(yaml.safe_load(block[1])) == Recipe()
+
+
+def examples() -> list[str]:
+    """The command lines in the help of all commands, without what is said beside them."""
+    context = click.Context(decant)
+    helps = [decant.help, *(decant.get_command(context, name).help for name in decant.list_commands(context))]
+    lines = [line.strip() for text in helps for line in (text or "").splitlines()]
+    return [re.split(r"\s{2,}", line)[0] for line in lines if line.startswith("decant ")]
+
+
+@pytest.mark.parametrize("line", examples())
+def test_the_examples_of_the_help_are_understood(line):
+    _, name, *arguments = shlex.split(line)
+    command = decant.get_command(click.Context(decant), name)
+
+    assert command is not None
+    command.make_context(name, arguments)  # raises UsageError of an option or argument that there is not
 
 
 MODULES = sorted(
