@@ -3,6 +3,7 @@
 The heading above it is the page's own, so that it is there, and can be linked to, wherever the page is read.
 """
 
+import inspect
 from typing import Any
 
 import click
@@ -23,7 +24,7 @@ def markdown(name: str) -> list[str]:
             raise ValueError(f"there is no command {name!r}; there are: {', '.join(decant.list_commands(context))}")
         command, context = found, click.Context(found, info_name=name, parent=context)
     lines = _block([f"{context.command_path} {' '.join(command.collect_usage_pieces(context))}"], "text")
-    for paragraph in (command.help or "").split("\n\n"):
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         keeps_lines = paragraph.startswith("\b\n")
         lines += _block(paragraph.splitlines()[1:], "text") if keeps_lines else [paragraph, ""]
     options = [p for p in command.get_params(context) if isinstance(p, click.Option)]

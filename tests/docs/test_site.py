@@ -78,6 +78,23 @@ def test_every_command_has_its_place_with_every_option(site):
             assert not isinstance(option, click.Option) or option.opts[-1] in text, (name, option.opts)
 
 
+def test_help_is_text_and_its_examples_keep_their_lines(extension):
+    from preprocess.cli import decant
+
+    lines = extension("click_commands").markdown("init")
+
+    assert lines[:4] == ["```text", "decant init [OPTIONS] SOURCE", "```", ""]
+    assert lines[4] == decant.get_command(None, "init").help.splitlines()[0]
+    examples = lines.index("```text", 4)
+    assert lines[examples + 1].startswith("decant init ")
+    assert lines[examples + 2].startswith("decant init ")
+    assert "\b" not in "\n".join(lines)
+    assert "Reads headers only, of 2,000 images at most." in lines
+    assert "| `-o PATH` `--output PATH` | File to write. Default: `recipe.yaml`. |" in lines
+    with pytest.raises(ValueError, match="no command 'biuld'"):
+        extension("click_commands").markdown("biuld")
+
+
 def test_sections_of_docstrings_become_fields(extension):
     from preprocess import Recipe
 
