@@ -12,7 +12,7 @@ export SOURCE CACHE RECIPE PYTHON PIP_ARGS SYSTEM_TORCH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two installations into one .venv would collide
-.PHONY: help setup cache test soak lint bench bench-load demo clean cache-arguments run-ready dev-ready
+.PHONY: help setup cache test soak lint docs bench bench-load demo clean cache-arguments run-ready dev-ready
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -48,6 +48,10 @@ lint: dev-ready ## check style, format and types
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
 
+docs: dev-ready ## make docs/_build/html, the pages of docs/ and the reference as a site
+	@.venv/bin/python -m sphinx -W --keep-going -q -d docs/_build/trees docs docs/_build/html $(ARGS)
+	@echo "docs/_build/html/index.html"
+
 bench: run-ready ## measure a build [ARGS=…]
 	@.venv/bin/python scripts/bench_build.py $(ARGS)
 
@@ -59,7 +63,7 @@ demo: run-ready ## draw demo/photos and build demo/cache from them
 	@.venv/bin/decant build demo/photos demo/cache $(ARGS)
 
 clean: ## remove demo/ and what tools leave behind; .venv stays
-	rm -rf demo build dist decant_cache.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf demo build dist docs/_build decant_cache.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find preprocess cache_store loaders scripts tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 run-ready:

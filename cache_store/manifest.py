@@ -75,7 +75,20 @@ class SplitTable:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Immutable, complete, committed state of a cache; see `layout` for where each part is kept."""
+    """Immutable, complete, committed state of a cache; see `layout` for where each part is kept.
+
+    Attributes
+    ----------
+    name : such as '000003'
+    parent, parent_digest : the snapshot that it came after, and what that one's metadata hash to; None: the first
+    created : UTC, as '2026-01-31T12:00:00Z'
+    seconds : how long the build took
+    recipe : canonical, with every argument resolved
+    classes : names by class id
+    splits : name -> table, in the order of the recipe
+    failures : path, split, stage and reason of each image that was left out, and its file's stat and digest
+    tensors : tensors_id -> digests of its metadata: 'group' and 'image'
+    """
 
     name: str
     parent: str | None

@@ -131,6 +131,11 @@ def _is_digest(value: object) -> bool:
 def open_cache(path: str | os.PathLike[str], snapshot: str | None = None) -> "Cache":
     """Open a cache for reading, at its current snapshot or at a named one.
 
+    Parameters
+    ----------
+    path : folder of the cache
+    snapshot : name of a snapshot, such as '000003'; None: the one in force now
+
     Raises
     ------
     NotFoundError : no such cache or snapshot
@@ -197,6 +202,7 @@ class Cache:
 
     @property
     def splits(self) -> dict[str, SplitTable]:
+        """The table of each split, in the order of the recipe."""
         return self.snapshot.splits
 
     def split(self, name: str) -> SplitTable:

@@ -65,7 +65,8 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
 
     Attributes
     ----------
-    classes : names of all classes, by class id; class_to_idx : the inverse
+    classes : names of all classes, by class id
+    class_to_idx : class id of each name
     targets : class id of each sample, -1 for unlabelled ones
     samples : (path relative to SOURCE, class id) of each sample
     failures : path, stage and reason of each image that the build left out
@@ -233,7 +234,12 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """From now on variant `epoch` mod K, in this process and in every worker that has the dataset already."""
+        """From now on variant `epoch` mod K, in this process and in every worker that has the dataset already.
+
+        Raises
+        ------
+        UsageError : a negative epoch
+        """
         if epoch < 0:
             raise UsageError(f"epoch: 0 or more expected, found {epoch}")
         self._shared.epoch = epoch

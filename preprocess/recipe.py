@@ -182,7 +182,12 @@ class Recipe(_Part):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
-        """A recipe out of plain data, as YAML gives it."""
+        """A recipe out of plain data, as YAML gives it.
+
+        Raises
+        ------
+        RecipeError : with place, what was found, and the nearest valid spelling
+        """
         if not isinstance(values, Mapping):
             raise RecipeError(f"a recipe is a mapping of names to values, found {type(values).__name__}")
         for key in values:
@@ -192,7 +197,12 @@ class Recipe(_Part):
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> "Recipe":
-        """A recipe out of a YAML file; `overrides` are KEY=VALUE, dots between keys, values in YAML."""
+        """A recipe out of a YAML file; `overrides` are KEY=VALUE, dots between keys, values in YAML.
+
+        Raises
+        ------
+        RecipeError : the file cannot be read, is not YAML (with the line), or what it says cannot be meant
+        """
         values = with_overrides(load_yaml(path), overrides)
         try:
             return cls.from_dict(values)
@@ -244,7 +254,18 @@ class Recipe(_Part):
 
     @classmethod
     def of(cls, cache: str | os.PathLike[str], snapshot: str | None = None) -> "Recipe":
-        """The recipe of a cache's snapshot, with the statistics in force: what `render` needs at inference."""
+        """The recipe of a cache's snapshot, with the statistics in force: what `render` needs at inference.
+
+        Parameters
+        ----------
+        cache : folder of the cache
+        snapshot : name of a snapshot; None: the one in force now
+
+        Raises
+        ------
+        NotFoundError : no such cache or snapshot
+        FormatError, IntegrityError : written by another version, or damaged
+        """
         from cache_store.reader import open_cache
         from preprocess.renderings import stored_rendering
 

@@ -26,6 +26,7 @@ class BuildReport:
     samples : split -> number of samples
     variants : split -> K
     engines : split -> what renders it, see `rendering.IN_WORDS`
+    classes : how many there are
     rendered, reused : variants rendered now, and taken from the cache or an interrupted build
     normalised : of the reused ones, those written anew with another normalisation; no image was decoded for them
     failures : path, stage, reason of each image that was left out
