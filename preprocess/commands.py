@@ -284,13 +284,19 @@ def report(cache: Path, source: Path | None, output: Path, as_json: bool) -> Non
 
 @click.command()
 @click.argument("cache", type=FOLDER, required=False)
-def doctor(cache: Path | None) -> None:
-    """Check this installation, what it can decode, and (if given) that CACHE can be read.
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def doctor(cache: Path | None, as_json: bool) -> None:
+    """Check this installation, what it can decode, and (if given) CACHE and the file system it lies on.
 
-    Exit code 1 if something needs mending.
+    CACHE need not be there yet. Its file system is tried in a hidden folder that is removed again: renaming, locks,
+    maps, flushing. Exit code 1 if something needs mending.
+
+    \b
+    decant doctor
+    decant doctor /mnt/share/cache
     """
     from preprocess.doctor import doctor as examine
 
-    text, healthy = examine(cache)
-    say(text)
-    sys.exit(0 if healthy else 1)
+    report = examine(cache)
+    say(report.to_json() if as_json else str(report))
+    sys.exit(report.exit_code)
