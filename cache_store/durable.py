@@ -30,6 +30,8 @@ _HINTS = {
     errno.EROFS: "the file system is mounted read-only",
     errno.EIO: "the medium failed to read or write: check the disk (dmesg)",
     errno.EMFILE: "this process has too many files open: raise the limit (ulimit -n)",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; name another path",
+    errno.EISDIR: "it is a folder; name a file",
     errno.ENOMEM: "out of memory, or of maps (sysctl vm.max_map_count)",
 }
 
@@ -42,6 +44,9 @@ _NO_FOLDER_FLUSH = {errno.EINVAL, errno.ENOTSUP}  # CIFS and some FUSE file syst
 def storage_error(action: str, path: str | os.PathLike[str], error: OSError) -> StorageError:
     """An OSError in our words: what was tried, on which file, why it failed, and what helps."""
     hint = _HINTS.get(error.errno or 0, error.strerror or str(error))
+    parent = os.path.dirname(os.path.abspath(path))
+    if error.errno == errno.ENOENT and not os.path.exists(parent):
+        hint = f"there is no folder {parent!r}; create it first"
     return StorageError(error.errno or 0, f"cannot {action} {str(os.fspath(path))!r}: {hint}")
 
 

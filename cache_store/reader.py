@@ -77,7 +77,9 @@ def read_root(cache: Path) -> Root:
         data = read_metadata(path)
     except Unreadable as error:
         if cache.exists() and not cache.is_dir():
-            raise NotFoundError(f"{str(cache)!r} is a file, a cache is a folder") from None
+            raise NotFoundError(
+                f"{str(cache)!r} is a file, a cache is a folder; name the one that decant build made"
+            ) from None
         if not path.exists():
             what = "is not a decant cache (it has no zarr.json)" if cache.is_dir() else "does not exist"
             raise NotFoundError(f"{str(cache)!r} {what}; build one with: decant build SOURCE CACHE") from None
@@ -90,7 +92,9 @@ def read_root(cache: Path) -> Root:
         raise IntegrityError(f"{str(path)!r} is damaged: it is not the metadata of a Zarr group; {REPAIR}") from None
     ours = attributes.get("decant") if isinstance(attributes, dict) else None
     if not isinstance(ours, dict):
-        raise NotFoundError(f"{str(cache)!r} is a Zarr {what}, but not a decant cache")
+        raise NotFoundError(
+            f"{str(cache)!r} is a Zarr {what}, but not a decant cache; build one with: decant build SOURCE CACHE"
+        )
     version, needs = ours.get("format_version"), ours.get("needs", [])
     if version != layout.FORMAT_VERSION:
         raise FormatError(

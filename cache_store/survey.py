@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cache_store import layout
-from cache_store.canonical import DIGEST_BYTES, digest_of
+from cache_store.canonical import DIGEST_BYTES, digest_of, identity
 from cache_store.errors import CacheStoreError, FormatError, IntegrityError, NotFoundError
 from cache_store.findings import FOREIGN, ROOT, SNAPSHOT, TABLE, Finding, Sample
 from cache_store.lock import Lease
@@ -215,12 +215,14 @@ def _read_root(cache: Path) -> tuple[Root | None, CacheStoreError | None]:
     if not cache.exists():
         raise NotFoundError(f"{str(cache)!r} does not exist; build one with: decant build SOURCE CACHE")
     if not cache.is_dir():
-        raise NotFoundError(f"{str(cache)!r} is a file, a cache is a folder")
+        raise NotFoundError(f"{str(cache)!r} is a file, a cache is a folder; name the one that decant build made")
     try:
         data = read_metadata(path)
     except Unreadable as error:
         if str(error) == MISSING:
-            return None, NotFoundError(f"{str(cache)!r} is not a decant cache (it has no zarr.json)")
+            return None, NotFoundError(
+                f"{str(cache)!r} is not a decant cache (it has no zarr.json); build one with: decant build SOURCE CACHE"
+            )
         return None, IntegrityError(f"{str(path)!r} is damaged: {error}")
     try:
         root = read_root(cache)
@@ -242,8 +244,10 @@ def _says_another_version(found: Survey) -> bool:
     """Whether a root of another format version is damage: all else about it, and all snapshots, are of ours."""
     try:
         ours = json.loads(read_metadata(found.cache / layout.METADATA))["attributes"]["decant"]
+        said = {key: value for key, value in ours.items() if key != "check"}
         return (
             not ours["needs"]
+            and ours.get("check") != identity(said)  # else it was written so, by a decant of that version
             and all(state.whole for state in found.snapshots.values())
             and found.snapshots[ours["snapshot"]].digest == ours["digest"]
         )

@@ -111,7 +111,15 @@ def read_committed(path: Path, where: str) -> bytes:
     try:
         return read_metadata(path)
     except Unreadable as error:
-        raise IntegrityError(f"{where} cannot be read: {error}; {REPAIR}") from error
+        raise IntegrityError(f"{where} cannot be read: {error}{_gone_with(path)}; {REPAIR}") from error
+
+
+def _gone_with(path: Path) -> str:
+    """The outermost folder that is missing with a file, in words: a cache that was moved is no damage to repair."""
+    gone = path
+    while not gone.parent.exists():
+        gone = gone.parent
+    return "" if gone == path else f", and so is {str(gone)!r} (was it moved or removed?)"
 
 
 def file_digest(path: Path, count: Callable[[int], None] = lambda read_bytes: None) -> str:

@@ -37,7 +37,7 @@ class GatheredBatch(Sequence[Sample]):
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
         if not -len(self) <= place < len(self):
-            raise IndexError(f"sample {place} of {len(self)}")
+            raise IndexError(f"the batch has samples 0 to {len(self) - 1}, there is no {place}")
         label = self.labels[place]
         return Sample((self.images[place], int(label) if label.dim() == 0 else label))
 

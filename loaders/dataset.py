@@ -129,10 +129,10 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
             raise NotFoundError(f"split {self.split!r} has variants 0 to {table.variants - 1}, there is no {variant}")
         allowed = _DTYPES if reader.dtype != np.uint8 else (*_DTYPES, torch.uint8)
         if self._asked_dtype is not None and self._asked_dtype not in allowed:
-            *names, last = (str(each).removeprefix("torch.") for each in allowed)
+            *names, last = map(str, allowed)
             raise UsageError(
-                f"dtype {self._asked_dtype}: {', '.join(names)} or {last} expected, as the cache holds "
-                f"{reader.dtype.name}"
+                f"dtype: {', '.join(names)} or {last} expected, as the cache holds {reader.dtype.name}, found "
+                f"{self._asked_dtype!r}"
             )
         whole = self._crop is None and not self._flip
         cutter = Cutter((reader.shape[1], reader.shape[2]), self._crop, self._flip, self._crop_mode)
@@ -186,7 +186,7 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         numbers = np.asarray(indices, np.int64).flatten()  # a copy: the caller's indices stay as they are
         wrong = numbers[(numbers < -self._length) | (numbers >= self._length)]
         if len(wrong):
-            raise IndexError(f"sample {wrong[0]} of {self._length}")
+            raise IndexError(f"split {self.split!r} has samples 0 to {self._length - 1}, there is no {wrong[0]}")
         numbers[numbers < 0] += self._length
         if get_worker_info() is not None:
             self._shared.enter_worker()

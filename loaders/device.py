@@ -55,6 +55,8 @@ class DeviceLoader:
             raise UsageError(f"prefetch: 1 or more expected, found {prefetch}")
         if dtype is not None and not dtype.is_floating_point:
             raise UsageError(f"dtype: a floating-point type expected, found {dtype}")
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise UsageError(f"device {str(device)!r}: torch finds no CUDA device on this machine; use 'cpu'")
         self.loader = loader
         self._mover = _Mover(device, dtype, memory_format)
         self._prefetch = prefetch

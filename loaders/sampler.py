@@ -69,6 +69,8 @@ class ShardShuffleSampler(DistributedSampler[int]):
             num_replicas = torch.distributed.get_world_size() if is_running else 1
         if rank is None:
             rank = torch.distributed.get_rank() if is_running else 0
+        if num_replicas < 1:
+            raise UsageError(f"ShardShuffleSampler: num_replicas of 1 or more expected, found {num_replicas}")
         if not 0 <= rank < num_replicas:
             raise UsageError(f"ShardShuffleSampler: a rank of 0 to {num_replicas - 1} expected, found {rank}")
         super().__init__(dataset, num_replicas, rank, shuffle, seed, drop_last)
@@ -139,7 +141,10 @@ class ShardShuffleSampler(DistributedSampler[int]):
             seed, shuffle = int(state_dict["seed"]), bool(state_dict["shuffle"])
             window, dataset_epoch = int(state_dict["window_shards"]), state_dict["dataset_epoch"]
         except (LookupError, TypeError, ValueError) as error:
-            raise UsageError(f"not the state of a ShardShuffleSampler: {error!r}") from None
+            raise UsageError(
+                f"load_state_dict: what state_dict() of a ShardShuffleSampler gave expected, found "
+                f"{state_dict!s:.60} ({type(error).__name__}: {error})"
+            ) from None
         if version != 1:
             raise UsageError(f"state of a ShardShuffleSampler: version 1 expected, found {version!r}")
         here = self._cached.identity()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -44,11 +45,11 @@ class Cutter:
     ) -> None:
         if crop_mode not in CROP_MODES:
             raise UsageError(f"crop_mode: {' or '.join(map(repr, CROP_MODES))} expected, found {crop_mode!r}")
-        given = stored_hw if crop is None else (crop, crop) if isinstance(crop, int) else tuple(crop)
-        if len(given) != 2 or not all(1 <= wanted <= stored for wanted, stored in zip(given, stored_hw, strict=True)):
+        given = stored_hw if crop is None else tuple(crop) if isinstance(crop, Sequence) else (crop, crop)
+        if len(given) != 2 or not all(map(_fits, given, stored_hw)):
             raise UsageError(
                 f"crop: a window of 1x1 to {stored_hw[0]}x{stored_hw[1]}, the size of the stored images, expected, "
-                f"found {crop}"
+                f"found {crop!r}"
             )
         self.hw = (int(given[0]), int(given[1]))
         self._room = (stored_hw[0] - self.hw[0], stored_hw[1] - self.hw[1])
@@ -73,6 +74,10 @@ class Cutter:
             _mirror(window, out)
         else:
             np.copyto(out, window)
+
+
+def _fits(wanted: object, stored: int) -> bool:
+    return isinstance(wanted, Integral) and not isinstance(wanted, bool) and 1 <= int(wanted) <= stored
 
 
 def _mirror(window: np.ndarray, out: np.ndarray) -> None:

@@ -257,8 +257,8 @@ def _report(
     report.departures = list(plan.departures)
     if snapshot is not None:
         report.departures += duplicates(snapshot.splits)
-    if snapshot is not None and plan.recipe.normalize == "dataset":
-        pinned, now = (first.mean, first.std), current_statistics(snapshot.splits, math.prod(plan.recipe.size))
+    if snapshot is not None and snapshot.recipe["normalize"] == "dataset":  # a dry run may have another recipe
+        pinned, now = (first.mean, first.std), current_statistics(snapshot.splits, math.prod(snapshot.recipe["size"]))
         if now is not None:
             report.drift = drift(pinned, now)
             report.departures += filter(None, [drift_in_words(pinned, now)])

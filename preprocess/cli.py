@@ -56,8 +56,8 @@ def decant() -> None:
     """Decode once, pour forever: cache a folder of images as training-ready tensors.
 
     \b
-    decant build photos cache        decode, augment and normalise into a Zarr store
-    decant show cache -o look.png    see what is in it
+    decant build photos cache      decode, augment, normalise into a Zarr store
+    decant show cache -o look.png  see what is in it
     """
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     """Entry point: errors of ours become one message and their exit code, never a traceback."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        result = decant.main(standalone_mode=False)
+        result = decant.main(prog_name="decant", standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
     except click.exceptions.Abort:
         _interrupted()

@@ -4,17 +4,39 @@ import re
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
+from cache_store.durable import storage_error
 from preprocess import augment
 
-FOLDER = click.Path(path_type=Path)
+
+class _Place(click.Path):
+    """A path. An empty one is a variable of the shell that is not set, and never the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("a path expected, found an empty text; is a variable of the shell not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = _Place(path_type=Path)
 
 
 def say(text: str) -> None:
-    """Results go to stdout; a file name that is not UTF-8 must not break the sentence."""
-    click.echo(text.encode("utf-8", "backslashreplace"))
+    """Results go to stdout; a file name that is not UTF-8 must not break the sentence.
+
+    Raises
+    ------
+    StorageError : they cannot be written there, as on a full disk
+    """
+    try:
+        click.echo(text.encode("utf-8", "backslashreplace"))
+    except BrokenPipeError:
+        raise  # a reader that has seen enough, such as head
+    except OSError as error:
+        raise storage_error("write", "standard output", error) from error
 
 
 def _say_aside(text: str) -> None:
@@ -284,13 +306,19 @@ def report(cache: Path, source: Path | None, output: Path, as_json: bool) -> Non
 
 @click.command()
 @click.argument("cache", type=FOLDER, required=False)
-def doctor(cache: Path | None) -> None:
-    """Check this installation, what it can decode, and (if given) that CACHE can be read.
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def doctor(cache: Path | None, as_json: bool) -> None:
+    """Check this installation, what it can decode, and (if given) CACHE and the file system it lies on.
 
-    Exit code 1 if something needs mending.
+    CACHE need not be there yet. Its file system is tried in a hidden folder that is removed again: renaming, locks,
+    maps, flushing. Exit code 1 if something needs mending.
+
+    \b
+    decant doctor
+    decant doctor /mnt/share/cache
     """
     from preprocess.doctor import doctor as examine
 
-    text, healthy = examine(cache)
-    say(text)
-    sys.exit(0 if healthy else 1)
+    report = examine(cache)
+    say(report.to_json() if as_json else str(report))
+    sys.exit(report.exit_code)

@@ -1,13 +1,24 @@
 """What renders here: versions, processor, and installations that get in each other's way."""
 
+import contextlib
 import os
 import platform
 import sys
 from functools import cache
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 _DRIVER_FILES = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 """Any of them is there where a CUDA device may be; the last one in WSL2."""
+
+_PACKAGES = ("preprocess", "cache_store", "loaders")
+
+_SHARED_MEMORY = "/dev/shm"
+_BATCH_SIZE = 256
+_BATCHES = 3
+"""Two that a worker has made ahead (prefetch_factor) and the one that is trained on."""
+_MIB = 1 << 20
 
 OPENCV_WHEELS = (
     "opencv-python-headless",
@@ -48,6 +59,53 @@ def doubts() -> list[str]:
         f"{names} are {'both ' * (len(wheels) == 2)}installed and write the same cv2 folder: which one runs is chance; "
         f"run: pip uninstall -y {' '.join(wheels)} && pip install opencv-python-headless"
     ]
+
+
+def hiding() -> list[str]:
+    """Modules that hide a package of ours from the scripts of a user, a line each: in the current folder, where
+    scripts may lie, and along PYTHONPATH."""
+    along = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    places = {Path(folder).resolve(): "every script: PYTHONPATH names that folder" for folder in reversed(along)}
+    with contextlib.suppress(OSError):  # a folder that was removed meanwhile
+        places = {Path.cwd(): "scripts in that folder"} | places
+    found = []
+    for folder, scripts in places.items():
+        for name in _PACKAGES:
+            theirs = PathFinder.find_spec(name, [str(folder)])
+            if theirs is None or theirs.origin is None:  # a folder without __init__.py hides nothing
+                continue
+            if not os.path.samefile(theirs.origin, Path(__file__).parents[1] / name / "__init__.py"):
+                found.append(
+                    f"{theirs.origin!r} hides decant's package {name!r} from {scripts}; rename it, or keep it elsewhere"
+                )
+    return found
+
+
+def shared_memory_bytes() -> int | None:
+    """What is free in /dev/shm, through which a DataLoader's workers send their batches; None if there is none."""
+    try:
+        space = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return None
+    return space.f_bavail * space.f_frsize
+
+
+def too_little_shared_memory(free_bytes: int | None, values: int) -> str | None:
+    """Why workers of a DataLoader would die, if they would.
+
+    Parameters
+    ----------
+    free_bytes : in /dev/shm; None if there is none
+    values : of a tensor
+    """
+    needed = _BATCHES * _BATCH_SIZE * values * 2
+    if free_bytes is None or free_bytes >= needed:
+        return None
+    return (
+        f"{_SHARED_MEMORY} has {free_bytes / _MIB:.1f} MiB free; one worker of a DataLoader keeps {_BATCHES} batches "
+        f"there, of {_BATCH_SIZE} tensors {needed / _MIB:.1f} MiB in float16 and {2 * needed / _MIB:.1f} MiB in "
+        "float32: leave num_workers at 0, which needs none, or start docker with --shm-size=2g"
+    )
 
 
 def _version(name: str) -> str | None:

@@ -11,6 +11,7 @@ from cache_store.writer import source_by_hint
 from preprocess import sections
 from preprocess.errors import UsageError
 from preprocess.markup import items, text, whole_page
+from preprocess.outputs import output_file
 from preprocess.plots import require_matplotlib
 from preprocess.report import in_units, printable
 from preprocess.specimens import rows
@@ -65,15 +66,16 @@ def write_report(
     Raises
     ------
     NotFoundError : there is no such cache, or no finished snapshot in it
-    UsageError : `source` is no folder, or matplotlib is missing
+    UsageError : `source` is no folder, `output` is one, lies in the cache or is no .html, or matplotlib is missing
     IntegrityError, FormatError : the tables of the cache are damaged, or of another version; damaged images are shown
         as such
     StorageError : the page cannot be written
     """
     require_matplotlib()
-    path, target = Path(os.path.expanduser(cache)), Path(os.path.expanduser(output))
+    path = Path(os.path.expanduser(cache))
     folder, where = _sources(path, source)
     with open_cache(path) as opened:
+        target = output_file(output, ".html", cache=path)
         written, images, remarks = _page(opened, folder, where)
         name = opened.snapshot.name
     data = written.encode("utf-8")

@@ -499,13 +499,16 @@ def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
-        raise RecipeError(f"{what} cannot be read: {error.strerror}") from None
+        hint = "; decant init SOURCE writes one" if isinstance(error, FileNotFoundError) else ""
+        raise RecipeError(f"{what} cannot be read: {error.strerror}{hint}") from None
     except UnicodeDecodeError:
-        raise RecipeError(f"{what} is not text in UTF-8") from None
+        raise RecipeError(f"{what} is not text in UTF-8; save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
-        raise RecipeError(f"{what}{line}: {error.problem or error.context}") from None
+        is_object = isinstance(error, yaml.constructor.ConstructorError) and "tag" in (error.problem or "")
+        hint = "; write plain values: numbers, texts, lists and mappings" if is_object else ""
+        raise RecipeError(f"{what}{line}: {error.problem or error.context}{hint}") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise RecipeError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from None
     if values is None:

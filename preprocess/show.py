@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from cache_store.manifest import SplitTable
 from cache_store.normalise import denormalise, normalisation_table
 from cache_store.reader import Cache, open_cache
 from cache_store.shard import checksum
+from preprocess.outputs import output_file
 from preprocess.report import in_units, printable
 from preprocess.sheet import MOST_VARIANTS, SAMPLES, Block, Grid, draw, spread, write_png
 
@@ -30,6 +30,7 @@ def show(
     Raises
     ------
     NotFoundError : no such cache, split or sample
+    UsageError : `output` is a folder, lies in the cache or is no .png
     IntegrityError : a tensor that is asked for is damaged
     StorageError : the PNG cannot be written
     """
@@ -41,8 +42,9 @@ def show(
                 raise NotFoundError(f"split {name!r} has samples 0 to {len(table) - 1}, there is no {number}")
         described: Any = [_sample(opened, name, n % len(table)) for n in index] if index else _summary(opened)
         if output is not None:
+            target = output_file(output, ".png", cache=opened.path)
             chosen = [n % len(table) for n in index] or spread(table["label"], SAMPLES).tolist()
-            write_png(Path(output), contact_sheet(opened, name, chosen))
+            write_png(target, contact_sheet(opened, name, chosen))
     if as_json:
         return json.dumps(described, indent=2)
     if index:

@@ -16,6 +16,7 @@ from preprocess.departures import departures, lost_in_decoding
 from preprocess.errors import SourceError, UsageError
 from preprocess.hashing import hash_files
 from preprocess.jobs import Files
+from preprocess.outputs import output_file
 from preprocess.read import read_source
 from preprocess.recipe import Recipe
 from preprocess.render import File, Rendered
@@ -133,10 +134,8 @@ def preview(
     StorageError : the PNG cannot be written
     """
     source_path = Path(os.path.expanduser(source))
-    output_path = None if output is None else Path(os.path.expanduser(output))
     whole = chosen_recipe(recipe, list(overrides), source_path, None).with_splits(propose_splits(source_path))
-    if output_path is not None:
-        _refuse_inside(source_path, output_path)
+    output_path = None if output is None else output_file(output, ".png", source=source_path)
     name = split or next(iter(whole.named_splits))
     if name not in whole.named_splits:
         raise UsageError(f"the recipe has no split {name!r}; there are: {', '.join(whole.named_splits)}")
@@ -174,14 +173,6 @@ def preview(
     if output_path is not None:
         write_png(output_path, result.sheet)
     return result
-
-
-def _refuse_inside(source: Path, output: Path) -> None:
-    if source.resolve() in output.resolve().parents:
-        raise UsageError(
-            f"{str(output)!r} lies inside SOURCE {str(source)!r}, where a build would take it for one of the images; "
-            "name a file outside of it"
-        )
 
 
 def _rendering(recipe: Recipe, split: str) -> tuple[Rendering, list[str]]:

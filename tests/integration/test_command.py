@@ -383,6 +383,6 @@ def test_doctor(place, decant):
 
 
 def test_doctor_finds_what_is_wrong_with_a_cache(place, decant):
-    text = decant("doctor", "nowhere", cwd=place, code=1).stdout
+    text = decant("doctor", "photos", cwd=place, code=1).stdout
 
-    assert "PROBLEM     'nowhere' does not exist" in text
+    assert "PROBLEM     'photos' is not a decant cache (it has no zarr.json)" in text

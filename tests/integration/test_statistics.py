@@ -309,3 +309,24 @@ def test_the_command(built, decant):
     assert pinned["drift"] > 0
     assert "  variants   0 rendered, 16 reused, 16 of them normalised anew" in refreshed.splitlines()
     assert decant("build", photos, cache, "--refresh-stats", "--set", "normalize=imagenet", code=2).stdout == ""
+
+
+@pytest.mark.parametrize("size", [6, 12])
+def test_a_dry_run_with_another_size_measures_drift_by_the_size_that_is_stored(built, size):
+    photos, cache = built
+    resize = [{"Resize": {"height": size, "width": size}}]
+    recipe = TINY | {"size": size, "splits": {"train": {"folder": ".", "transforms": resize}}}
+
+    report = build(photos, cache, recipe, workers=1, dry_run=True)
+
+    assert (report.rendered, report.drift) == (8, 0.0)
+    assert not any("standard deviations off" in note for note in report.departures)
+
+
+def test_a_dry_run_with_another_normalisation_measures_no_drift_from_constants(tmp_path):
+    photos, cache = image_folder(tmp_path / "photos"), tmp_path / "cache"
+    build(photos, cache, TINY | {"normalize": "imagenet"}, workers=1)
+
+    report = build(photos, cache, TINY, workers=1, dry_run=True)
+
+    assert report.drift == 0.0

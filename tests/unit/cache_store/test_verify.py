@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from cache_store import layout, writer
+from cache_store.canonical import identity
 from cache_store.errors import FormatError, NotFoundError
 from cache_store.reader import Root, read_root
 from cache_store.snapshots import rollback
@@ -344,6 +345,17 @@ def test_root_of_a_newer_version_is_refused_and_a_damaged_number_found(cache):
 
     (cache / "zarr.json").write_text(root.replace('"needs": []', '"needs": ["masks"]'))
     with pytest.raises(FormatError, match="needs masks"):
+        verify(cache)
+
+
+def test_root_that_a_newer_version_wrote_over_snapshots_of_ours_is_no_damage(cache):
+    root = json.loads((cache / "zarr.json").read_text())
+    said = {key: value for key, value in root["attributes"]["decant"].items() if key != "check"}
+    said["format_version"] = 2
+    root["attributes"]["decant"] = said | {"check": identity(said)}
+    (cache / "zarr.json").write_text(json.dumps(root, indent=2))
+
+    with pytest.raises(FormatError, match="has format version 2"):
         verify(cache)
 
 

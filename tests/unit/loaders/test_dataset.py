@@ -100,7 +100,9 @@ def test_other_types_on_request(cache, expected, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float64, torch.bool])
 def test_a_type_that_is_not_for_images_is_refused(cache, dtype):
-    with pytest.raises(UsageError, match=f"dtype {dtype}: float16, float32 or bfloat16 expected"):
+    with pytest.raises(
+        UsageError, match=f"dtype: torch.float16, torch.float32 or torch.bfloat16 expected.* found {dtype}"
+    ):
         CachedDataset(cache, dtype=dtype)
 
 

@@ -85,7 +85,7 @@ def test_the_processor_is_known_by_what_changes_pixels(monkeypatch, tmp_path):
 
 def test_a_second_opencv_beside_the_real_one_shows_in_doctor_and_is_not_healthy(tmp_path):
     install(tmp_path, "opencv-python")
-    code = "from preprocess.doctor import doctor; text, healthy = doctor(); print(text); print(healthy)"
+    code = "from preprocess.doctor import doctor; found = doctor(); print(found); print(not found.problems)"
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -125,3 +125,64 @@ def test_with_a_driver_torch_knows(monkeypatch, available, name):
     monkeypatch.setattr(environment, "_DRIVER_FILES", ("/nowhere", __file__))
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     assert environment.gpu() == name
+
+
+# Modules of a user's that hide ours
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A current folder, and another along PYTHONPATH."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("PYTHONPATH", f"{os.pathsep}{tmp_path / 'there'}{os.pathsep}{tmp_path / 'none'}")
+    return tmp_path
+
+
+def test_a_file_and_a_package_hide_ours(elsewhere):
+    (elsewhere / "here" / "preprocess.py").write_text("")
+    (elsewhere / "there" / "loaders").mkdir()
+    (elsewhere / "there" / "loaders" / "__init__.py").write_text("")
+    here, there = environment.hiding()
+    assert here == (
+        f"{str(elsewhere / 'here' / 'preprocess.py')!r} hides decant's package 'preprocess' from scripts in that "
+        "folder; rename it, or keep it elsewhere"
+    )
+    assert there.startswith(
+        f"{str(elsewhere / 'there' / 'loaders' / '__init__.py')!r} hides decant's package 'loaders'"
+    )
+    assert "from every script: PYTHONPATH names that folder" in there
+
+
+def test_what_python_does_not_prefer_hides_nothing(elsewhere):
+    (elsewhere / "here" / "loaders").mkdir()  # no __init__.py
+    (elsewhere / "here" / "cache_store.txt").write_text("")
+    assert environment.hiding() == []
+
+
+def test_our_own_packages_hide_nothing(monkeypatch):
+    root = Path(environment.__file__).parents[1]
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    assert environment.hiding() == []
+
+
+# Shared memory
+
+
+def test_shared_memory_is_enough_or_not():
+    values = 3 * 224 * 224
+    enough = 3 * 256 * values * 2
+    assert environment.too_little_shared_memory(enough, values) is None
+    assert environment.too_little_shared_memory(None, values) is None
+    lack = environment.too_little_shared_memory(enough - 1, values)
+    assert lack.startswith("/dev/shm has 220.5 MiB free; ")
+    assert "num_workers at 0" in lack
+
+
+def test_shared_memory_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "_SHARED_MEMORY", str(tmp_path))
+    assert environment.shared_memory_bytes() > 0
+    monkeypatch.setattr(environment, "_SHARED_MEMORY", str(tmp_path / "none"))
+    assert environment.shared_memory_bytes() is None
