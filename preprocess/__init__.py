@@ -8,6 +8,7 @@ from typing import Any
 
 _PUBLIC = {
     "BuildReport": "report",
+    "DecoderUntrusted": "errors",
     "FailureBudgetExceeded": "errors",
     "PageReport": "page",
     "PixelsWouldDiffer": "errors",

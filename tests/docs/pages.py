@@ -26,7 +26,10 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts)
+PAGES = [
+    ROOT / "README.md",
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts),
+]
 
 RUN_OR_CHECKED = {"python", "console", "yaml", "json"}
 _COMMENT = re.compile(r"<!-- (not run|file|output differs|before):\s*(.*?)\s*-->")

@@ -11,8 +11,6 @@ from markdown_it.token import Token
 
 from tests.docs.pages import PAGES, ROOT
 
-README = ROOT / "README.md"
-
 
 def inline(page: Path) -> list[Token]:
     """All that stands in lines of text, headings and tables: text, links, images, code."""
@@ -48,7 +46,7 @@ def broken(page: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_inner_links_lead_somewhere(page):
     assert broken(page) == []
 
