@@ -21,6 +21,8 @@ from bench_engine import files_of
 from bench_load import Contender, GivenUp, WrongValue
 
 SIZE = 224
+LEAD_S = 0.2
+
 ANSWER_S = 300.0
 """A contender that says nothing for this long ends the run."""
 
@@ -93,16 +95,25 @@ class Technique(Contender):
     least_s = 0.05
     private_before = 0
     cuda = False
+    _pass_s = 0.0
 
     def epoch(self) -> tuple[int, float]:
-        """Images and seconds of as many passes as fill `least_s`."""
-        begun, images = time.perf_counter(), 0
+        """Images and seconds of as many passes as fill `least_s`.
+
+        Short ones have a pass before that does not count: a virtual machine takes free memory back between the turns,
+        and who asks for fresh memory would wait for it only because of the others' turns.
+        """
+        if self._pass_s < LEAD_S:
+            self.drain()
+        begun, images, passes = time.perf_counter(), 0, 0
         while True:
             images += self.drain()
+            passes += 1
             if self.cuda:
                 torch.cuda.synchronize()
             seconds = time.perf_counter() - begun
             if seconds >= self.least_s:
+                self._pass_s = seconds / passes
                 return images, seconds
 
     def memory(self) -> int:

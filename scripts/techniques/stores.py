@@ -1,5 +1,7 @@
 """The images that stores and training loops are about: a folder of files, what they should come to, and a cache."""
 
+import multiprocessing
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from preprocess.augment import library
 from techniques.common import SIZE, Settings, Technique, alone
 
 LARGER = 256
+_WATCH_S = 0.002
 
 RECIPE: dict[str, Any] = {
     "size": SIZE,
@@ -97,15 +100,9 @@ class Loading(Technique):
     def __init__(self, loader: Any, right: np.ndarray, tolerance: float = 0.0) -> None:
         self.loader, self.right, self.tolerance = loader, right, tolerance
         self.apart = 0.0
-        self.watched, self.most = False, 0
 
     def drain(self) -> int:
-        samples = 0
-        for _, labels in self.loader:
-            samples += len(labels)
-            if self.watched:
-                self.most = max(self.most, workers_bytes())
-        return samples
+        return sum(len(labels) for _, labels in self.loader)
 
     def check(self) -> None:
         check(self.loader, len(self.right), self.same)
@@ -119,17 +116,26 @@ class Loading(Technique):
         return {"apart": self.apart}
 
     def memory(self) -> int:
-        """And that of worker processes, the most of it after any batch."""
-        self.watched = True
-        own = super().memory()
-        self.watched = False
-        return own + self.most
+        """And that of worker processes, the most of it at any time of the pass."""
+        done, most = threading.Event(), 0
+
+        def watch() -> None:
+            nonlocal most
+            while not done.wait(_WATCH_S):
+                most = max(most, workers_bytes())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            own = super().memory()
+        finally:
+            done.set()
+            watcher.join()
+        return own + most
 
 
 def workers_bytes() -> int:
     """Memory that would not be there without this process's worker processes."""
-    import multiprocessing
-
     found = 0
     for process in multiprocessing.active_children():
         lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
