@@ -57,30 +57,23 @@ def by_opencv(image: np.ndarray) -> np.ndarray:
 
 
 class Convolution:
-    """`separable` with its kernel ready."""
+    """`separable` with its kernel ready, in each process for itself."""
 
-    def __init__(self, dtype: torch.dtype, device: str = "cpu") -> None:
-        self.dtype, self.device = dtype, device
+    def __init__(self) -> None:
         self.kernel: torch.Tensor | None = None
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        if self.kernel is None:  # made in the process that uses it
-            self.kernel = torch.from_numpy(taps()).to(self.device, self.dtype)
+        if self.kernel is None:
+            self.kernel = torch.from_numpy(taps()).to(images.device, images.dtype)
         return separable(images, self.kernel)
 
 
 class OpenCVImages(EachInput):
     """Answers (H, W, C), in 0..1 or 0..255, as planes in 0..1."""
 
-    def check(self) -> None:
-        self.function, plain = partial(_planes, self.function), self.function
-        super().check()
-        self.function = plain
-
-
-def _planes(function: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:
-    done = function(image)
-    return done.transpose(2, 0, 1) / (255.0 if done.dtype == np.uint8 else 1.0)
+    def answer(self, each: np.ndarray) -> np.ndarray:
+        done = self.function(each)
+        return done.transpose(2, 0, 1) / (255.0 if done.dtype == np.uint8 else 1.0)
 
 
 def run(settings: Settings) -> dict[str, Any]:
@@ -97,46 +90,44 @@ def run(settings: Settings) -> dict[str, Any]:
     def one(number: int) -> np.ndarray:
         return right[number]
 
-    def one_of_one(number: int) -> np.ndarray:
-        return right[number][None]
-
-    def all_of_them(_: int) -> np.ndarray:
-        return right
-
     contenders: dict[str, Any] = {
         "OpenCV, uint8, single": partial(OpenCVImages, by_opencv, levels, one, TOLERANCE["uint8"]),
         "OpenCV, fp32, single": partial(OpenCVImages, by_opencv, floats, one, TOLERANCE["float32"]),
         "OpenCV, fp16": "OpenCV blurs no fp16",
     }
-    ways: tuple[tuple[str, Callable[..., Any]], ...] = (("torch `conv2d`", Convolution), ("torchvision", _torchvision))
-    settled = [("", "cpu", 1), (f", {processors()} threads", "cpu", processors()), (", GPU", "cuda", 1)]
-    for name, way in ways:
-        for words, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
-            for suffix, device, threads in settled:
-                tolerance = TOLERANCE[str(dtype).removeprefix("torch.")]
-                if device == "cuda" and not settings.cuda:
-                    contenders |= {f"{name}, {words}, {kind}{suffix}": NO_GPU for kind in ("single", "batched")}
-                    continue
-                options = {"threads": threads, "cuda": device == "cuda"}
-                make = partial(Tensors, way(dtype, device), planes, dtype, device, tolerance=tolerance, **options)
-                if not suffix or device == "cuda":
-                    contenders[f"{name}, {words}, single{suffix}"] = partial(make, expected=one_of_one, images=1)
-                contenders[f"{name}, {words}, batched{suffix}"] = partial(make, expected=all_of_them, images=count)
+    for dtype in (torch.float32, torch.float16):
+        for name, function in (("torch `conv2d`", Convolution()), ("torchvision", by_torchvision)):
+            words = f"{name}, fp{dtype.itemsize * 8}"
+            make = partial(Tensors, function, planes, right, dtype)
+            contenders[f"{words}, single"] = partial(make, images=1)
+            contenders[f"{words}, batched"] = partial(make, images=count)
+            contenders[f"{words}, batched, {processors()} threads"] = partial(make, images=count, threads=processors())
+            for kind, images in (("single", 1), ("batched", count)):
+                on_gpu = partial(make, images=images, cuda=True) if settings.cuda else NO_GPU
+                contenders[f"{words}, {kind}, GPU"] = on_gpu
     return {"images": count, "figures": measure("blur", contenders, settings.rounds)}
 
 
-def _torchvision(dtype: torch.dtype, device: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    return by_torchvision
-
-
 class Tensors(EachInput):
-    """Inputs are batches of `images` of the planes, of the type and on the device that is asked for."""
+    """Inputs are parts of `images` of the planes, of the wanted type, on the device."""
 
     def __init__(
-        self, function: Callable[[Any], Any], planes: np.ndarray, dtype: torch.dtype, device: str, **options: Any
+        self,
+        function: Callable[[torch.Tensor], torch.Tensor],
+        planes: np.ndarray,
+        right: np.ndarray,
+        dtype: torch.dtype,
+        *,
+        images: int,
+        **options: Any,
     ) -> None:
-        whole = torch.from_numpy(planes).to(device, dtype)
-        super().__init__(function, whole.split(options["images"]), **options)
+        whole = torch.from_numpy(planes).to("cuda" if options.get("cuda") else "cpu", dtype)
+        tolerance = TOLERANCE[str(dtype).removeprefix("torch.")]
+
+        def part(number: int) -> np.ndarray:
+            return right[number * images : (number + 1) * images]
+
+        super().__init__(function, whole.split(images), part, tolerance, images=images, **options)
 
 
 def page(found: dict[str, Any]) -> str:

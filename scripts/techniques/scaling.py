@@ -1,5 +1,6 @@
 """Time and memory of build, update, open, load and verify against images, pixels, variants and changes, by doubling."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -12,10 +13,13 @@ import numpy as np
 from bench_load import WrongValue
 from torch.utils.data import DataLoader
 
-from techniques.common import Settings, alone, say, short, table
+from cache_store.verify import verify
+from loaders import CachedDataset
+from preprocess import build
+from techniques.common import Settings, alone, private, say, short, status, table
 
 ROUNDS = {"build": 3, "update": 3, "open": 10, "load": 20, "verify": 5}
-"""Of each measurement; the quickest counts, as powers are wanted and not the weather."""
+"""Of each measurement, unless fewer are asked for; the quickest counts, as powers are wanted and not the weather."""
 
 BATCH = 256
 FLOOR_IMAGES = 10
@@ -82,7 +86,7 @@ def all_series(scale: int, doublings: int) -> list[Series]:
             "variants K",
             [Point(few, size=96, variants=n) for n in powers],
             lambda point: point.variants,
-            {"build": "≤ 1", "update": "0", "open": "0", "load": "0", "verify": "≤ 1"},
+            {"build": "≤ 1", "update": "0", "open": "≤ 1", "load": "0", "verify": "≤ 1"},
         ),
         Series(
             "changes",
@@ -97,10 +101,16 @@ def all_series(scale: int, doublings: int) -> list[Series]:
 
 
 class Place:
-    """The folder and the cache of a point."""
+    """The folder and the cache of a point.
+
+    Attributes
+    ----------
+    held : the most private memory while a dataset was open, bytes
+    """
 
     def __init__(self, point: Point, work: Path) -> None:
         self.point, self.source, self.cache = point, work / "source", work / "cache"
+        self.held = 0
         self.recipe = {
             "size": point.size,
             "splits": {
@@ -137,8 +147,6 @@ class Place:
 
     def build(self) -> float:
         """Seconds of a whole build beyond the start of its workers."""
-        from preprocess import build
-
         shutil.rmtree(self.cache, ignore_errors=True)
         begun = time.perf_counter()
         report = build(self.source, self.cache, self.recipe, device="cpu")
@@ -148,13 +156,9 @@ class Place:
 
     def settle(self) -> None:
         """A build that finds nothing to do, after which all time stamps are believed."""
-        from preprocess import build
-
         expect(build(self.source, self.cache, device="cpu").rendered, 0, "rendered where nothing changed")
 
     def update(self, first: int) -> float:
-        from preprocess import build
-
         for number in range(self.point.changed):
             self.write((first + number) % self.point.images, self.point.images + first + number)
         begun = time.perf_counter()
@@ -165,27 +169,27 @@ class Place:
 
     def open(self) -> float:
         """Seconds to the first batch."""
-        from loaders import CachedDataset
-
         begun = time.perf_counter()
-        next(iter(DataLoader(CachedDataset(self.cache), batch_size=BATCH, shuffle=True)))
-        return time.perf_counter() - begun
+        dataset = CachedDataset(self.cache)
+        batch = next(iter(DataLoader(dataset, batch_size=BATCH, shuffle=True)))
+        seconds = time.perf_counter() - begun
+        self.held = max(self.held, private(status()))
+        expect(len(batch[1]), min(BATCH, self.point.images), "samples in a batch")
+        return seconds
 
     def load(self) -> float:
-        """Seconds of an epoch; the dataset is open."""
-        from loaders import CachedDataset
-
+        """Seconds of an epoch, the second one of its dataset."""
         loader = DataLoader(CachedDataset(self.cache), batch_size=BATCH, shuffle=True)
-        next(iter(loader))
+        for _ in loader:
+            pass
         begun = time.perf_counter()
         samples = sum(len(labels) for _, labels in loader)
         seconds = time.perf_counter() - begun
+        self.held = max(self.held, private(status()))
         expect(samples, self.point.images, "samples in an epoch")
         return seconds
 
     def verify(self) -> float:
-        from cache_store.verify import verify
-
         begun = time.perf_counter()
         report = verify(self.cache)
         seconds = time.perf_counter() - begun
@@ -198,43 +202,51 @@ def expect(found: Any, wanted: Any, what: str) -> None:
         raise WrongValue(f"{what}: {wanted} expected, found {found}")
 
 
-def repeated(job: str, work: Callable[[int], float]) -> float:
-    return min(work(number) for number in range(ROUNDS[job]))
+def rounds_of(settings: Settings) -> dict[str, int]:
+    return {job: count if settings.rounds >= ROUNDS["build"] else settings.rounds for job, count in ROUNDS.items()}
 
 
-def measured(place: Place, job: str) -> dict[str, float]:
+def measured(place: Place, job: str, rounds: int) -> dict[str, float]:
     """Seconds, and peak of memory of the process that asked for it, not of the processes that render."""
-    if job == "update":
-        changed = place.point.changed
-        seconds, memory = alone(job, lambda: repeated(job, lambda number: place.update(number * changed)))
-    else:
-        work = getattr(place, job)
-        seconds, memory = alone(job, lambda: repeated(job, lambda _: work()))
+    changed = place.point.changed
+
+    def work(number: int) -> float:
+        return place.update(number * changed) if job == "update" else getattr(place, job)()
+
+    def all_rounds() -> tuple[float, int]:
+        before = private(status())
+        seconds = min(work(number) for number in range(rounds))
+        return seconds, place.held - before
+
+    (seconds, held), memory = alone(job, all_rounds)
+    if job in ("open", "load"):  # the peak of a process that unmaps files again counts their pages
+        memory = held
     return {"s": seconds, "mb": memory / 1e6}
 
 
 def run(settings: Settings) -> dict[str, Any]:
     series = all_series(settings.scale, settings.doublings)
-    floor = Point(FLOOR_IMAGES)
+    floor, rounds = Point(FLOOR_IMAGES), rounds_of(settings)
     points = list(dict.fromkeys([floor, *(point for each in series for point in each.points)]))
     places = {point: Place(point, settings.work / f"point{number}") for number, point in enumerate(points)}
     found: dict[Point, dict[str, Any]] = {}
     for point, place in places.items():
-        found[point] = {"build": measured(place, "build")}
+        found[point] = {"build": measured(place, "build", rounds["build"])}
         say(
             "scaling",
-            f"{point.images} x {point.side}, {point.size}, {point.variants}",
+            f"{point.images} of {point.side}, to {point.size}, K {point.variants}",
             f"{found[point]['build']['s']:10.3f} s",
         )
+    os.sync()  # or the first updates would wait for the builds' bytes
     time.sleep(SETTLE_S)
     for point, place in places.items():
         alone("settle", place.settle)
         for job in JOBS[1:]:
-            found[point][job] = measured(place, job)
+            found[point][job] = measured(place, job, rounds[job])
     return {
         "floor": found[floor],
         "floor_images": FLOOR_IMAGES,
-        "rounds": ROUNDS,
+        "rounds": rounds,
         "series": [
             {
                 "what": each.what,

@@ -16,6 +16,8 @@ from torch.utils.data import Dataset, TensorDataset
 
 from cache_store.errors import CacheStoreError
 from loaders import CachedDataset
+from preprocess import build
+from preprocess import status as changes_since
 from techniques.common import Settings, alone, measure, say, short, table, whole
 from techniques.stores import RECIPE, Loading, file_of, render, rendered, source
 
@@ -150,8 +152,6 @@ class Decant(Store):
     partial = "what changed"
 
     def prepare(self, folder: Path, arrays: Any) -> None:
-        from preprocess import build
-
         build(arrays.folder, folder, RECIPE, workers=1, device="cpu")
 
     def file(self) -> Path:
@@ -161,9 +161,7 @@ class Decant(Store):
         return self.plain(CachedDataset(self.folder, check=check), workers)
 
     def notices_changes(self) -> bool:
-        from preprocess import status
-
-        return not status(self.arrays.folder, self.folder).up_to_date
+        return not changes_since(self.arrays.folder, self.folder).up_to_date
 
 
 class CheckedDecant(Decant):

@@ -12,6 +12,7 @@ import torch
 from bench_caches import MEAN, STD, kept
 from bench_load import check
 
+from preprocess import build
 from preprocess.augment import library
 from techniques.common import SIZE, Settings, Technique, alone
 
@@ -80,8 +81,6 @@ def file_of(folder: Path, number: int) -> Path:
 
 def build_cache(settings: Settings, dtype: str = "float16") -> Path:
     """decant's cache of that folder."""
-    from preprocess import build
-
     cache = settings.work / f"cache-{dtype}"
     folder = source(settings)
     if not cache.exists():
