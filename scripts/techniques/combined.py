@@ -19,7 +19,7 @@ from techniques.loading import Decoding
 from techniques.storage import Decant, MappedBatches, MappedFile, Photos
 from techniques.stores import LARGER, Loading, file_of, pixels, rendered, source
 
-BATCH = 64
+BATCH = 256
 OTHER_RESIZE = 0.5
 """Mean difference, of normalised values, that another way to shrink may make, and a crop that begins one pixel beside
 where there is fine texture; different photos are about 1 apart."""

@@ -14,7 +14,7 @@ from loaders import CachedDataset
 from techniques.common import Settings, measure, peak, short, table, whole
 from techniques.stores import Loading, build_cache, pixels, rendered
 
-BATCH = 64
+BATCH = 256
 ROUNDED = 6e-4
 TOLERANCE = {"float32": 1e-6, "float16": ROUNDED, "uint8": 1e-6}
 """Mean difference from float64."""

@@ -21,7 +21,7 @@ from preprocess import status as changes_since
 from techniques.common import Settings, alone, measure, say, short, table, whole
 from techniques.stores import RECIPE, Loading, file_of, render, rendered, source
 
-BATCH = 64
+BATCH = 256
 
 
 class Photos:
