@@ -261,6 +261,7 @@ def _serve(connection: Any, make: Callable[[], Technique]) -> None:
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)  # what was freed before the fork would be used again, and not count
     try:
+        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
         before = private(status())
         technique = make()
         technique.private_before = before
