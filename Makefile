@@ -12,10 +12,10 @@ export SOURCE CACHE RECIPE PYTHON PIP_ARGS SYSTEM_TORCH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two installations into one .venv would collide
-.PHONY: help setup cache test soak lint docs bench bench-load demo clean cache-arguments run-ready dev-ready
+.PHONY: help setup cache test soak lint docs bench bench-load bench-techniques demo clean cache-arguments run-ready dev-ready
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-23s %s\n", $$1, $$2 }'
 	@echo
 	@echo "  make cache SOURCE=photos CACHE=photos.cache RECIPE=recipe.yaml ARGS='--workers 8'"
 	@echo "  set-up: PYTHON=python3.12, PIP_ARGS='--index-url …', SYSTEM_TORCH=1 (use the torch that PYTHON has)"
@@ -57,6 +57,9 @@ bench: run-ready ## measure a build [ARGS=…]
 
 bench-load: run-ready ## measure loading, beside the peers that are installed [ARGS=…]
 	@.venv/bin/python scripts/bench_load.py $(ARGS)
+
+bench-techniques: run-ready ## measure what tutorials on input speed advise, see docs/techniques.md [ARGS=…]
+	@.venv/bin/python scripts/bench_techniques.py $(ARGS)
 
 demo: run-ready ## draw demo/photos and build demo/cache from them
 	@.venv/bin/python scripts/make_demo.py demo/photos >&2
