@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from preprocess import Verdict, appraise, build
+from preprocess.clock import STAGES
 from preprocess.verdict import appraisal
 from tests.helpers import TINY, image_folder
 from tests.integration.processes import wait_until
@@ -65,7 +66,7 @@ def test_verdict_without_a_cache(decant, photos, scratch):
     assert (full["images"], full["tensors"]) == (17, 34)
     assert (full["bytes_float16"], full["bytes_uint8"]) == (34 * (16 * 16 * 3 * 2 + 4), 34 * (16 * 16 * 3 + 4))
     assert full["seconds"] > 0
-    assert full["bound_by"] in ("hash", "render", "normalise", "commit")
+    assert full["bound_by"] in (*STAGES, "sync")
     assert 0 < found["waiting"]["warm"] < 1
     assert "ImageFolder with num_workers=0" in done.stderr
     assert os.listdir(scratch) == []

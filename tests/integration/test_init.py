@@ -35,4 +35,4 @@ def test_it_overwrites_only_if_forced_and_refuses_other_nonsense(decant, tmp_pat
 
     assert "HEIGHTxWIDTH" in decant("init", tmp_path / "photos", "--size", "16x", code=2).stderr
     assert "sides of 1 to" in decant("init", tmp_path / "photos", "--size", "0", code=2).stderr
-    assert "No such file or directory" in decant("init", tmp_path / "photos", "-o", tmp_path / "a" / "b", code=7).stderr
+    assert "there is no folder" in decant("init", tmp_path / "photos", "-o", tmp_path / "a" / "b", code=7).stderr
