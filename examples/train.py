@@ -2,7 +2,8 @@
 
     python examples/train.py CACHE [--epochs 3] [--autocast] [--device cuda]
 
-CACHE has the splits train and val, as `make demo` or `make cache` without SOURCE leave one in demo/cache.
+CACHE has the splits train and val. `make demo` leaves one in demo/small.cache, `make cache` without SOURCE a larger
+one in demo/cache.
 """
 
 import argparse
