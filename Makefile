@@ -12,7 +12,7 @@ export SOURCE CACHE RECIPE PYTHON PIP_ARGS SYSTEM_TORCH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two installations into one .venv would collide
-.PHONY: help setup cache test soak lint docs bench bench-load bench-techniques demo clean cache-arguments run-ready dev-ready
+.PHONY: help setup cache test soak lint docs bench bench-load bench-techniques bench-variants demo clean cache-arguments run-ready dev-ready
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-23s %s\n", $$1, $$2 }'
@@ -61,13 +61,15 @@ bench-load: run-ready ## measure loading, beside the peers that are installed [A
 bench-techniques: run-ready ## measure what tutorials on input speed advise, see docs/techniques.md [ARGS=…]
 	@.venv/bin/python scripts/bench_techniques.py $(ARGS)
 
-demo: run-ready ## draw demo/photos and build demo/cache from them
-	@.venv/bin/python scripts/make_demo.py demo/photos >&2
-	@.venv/bin/decant build demo/photos demo/cache $(ARGS)
+bench-variants: run-ready ## what K, crop, flip and fresh augmentation do to accuracy, in about ten minutes [ARGS=…]
+	@.venv/bin/python scripts/bench_variants.py $(ARGS)
+
+demo: run-ready ## draw, build, report, train and measure in demo/, in two minutes [ARGS='--epochs 20']
+	@.venv/bin/python scripts/demo.py $(ARGS)
 
 clean: ## remove demo/ and what tools leave behind; .venv stays
 	rm -rf demo build dist docs/_build decant_cache.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	find preprocess cache_store loaders scripts tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find preprocess cache_store loaders scripts examples tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 run-ready:
 	@sh scripts/setup.sh run

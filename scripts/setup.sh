@@ -171,7 +171,7 @@ install() {
     # Wheels are unpacked beside .venv: /tmp is often kept in memory, and too small for them.
     rm -rf .venv/tmp
     mkdir .venv/tmp
-    extras=
+    extras="[report]" # who uses decant gets `decant report` with it; dev has what that needs
     [ "$level" = run ] || extras="[$level]"
     set -f # PIP_ARGS falls into words, but a * in it stays a *
     # shellcheck disable=SC2086

@@ -105,7 +105,7 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_plain_make_lists_every_target_with_a_line(checkout: Checkout) -> None:
     done = checkout.make()
     assert done.returncode == 0
-    for target in ("help", "setup", "cache", "test", "lint", "bench", "bench-load", "demo", "clean"):
+    for target in ("help", "setup", "cache", "test", "lint", "bench", "bench-load", "bench-variants", "demo", "clean"):
         assert re.search(rf"^ *make {target} +\S+", done.stdout, re.MULTILINE), target
     assert checkout.log == []
 
@@ -178,7 +178,7 @@ def test_sizes_are_said_before_the_download(checkout: Checkout) -> None:
 
 def test_cache_installs_for_use_and_test_for_development(checkout: Checkout) -> None:
     assert checkout.make("cache", "SOURCE=a", "CACHE=b").returncode == 0
-    assert checkout.log[-1] == "[install][-c][constraints.txt][-e][.]"
+    assert checkout.log[-1] == "[install][-c][constraints.txt][-e][.[report]]"
     assert checkout.stamps == {"ready-run"}
     assert checkout.make("test").returncode == 0
     assert checkout.log[-1] == "[install][-c][constraints.txt][-e][.[dev]]"
@@ -273,7 +273,7 @@ def test_system_torch_is_pinned_to_what_is_there(checkout: Checkout) -> None:
     assert done.returncode == 0, done.stderr
     assert "--system-site-packages" in checkout.log[0]
     pins = (checkout.root / ".venv/constraints.txt").read_text()
-    about_torch = re.findall(r"^(?:torch(?!data)|nvidia|sympy).*", pins, re.MULTILINE)
+    about_torch = re.findall(r"^(?:torch(?!data|metrics)|nvidia|sympy).*", pins, re.MULTILINE)
     assert about_torch == ["torch==2.6.0+cu124", "torchvision==0.21.0"]
     assert "\nnumpy==" in pins
     # Not asked again: a later command keeps the setting.
@@ -334,6 +334,10 @@ def test_without_a_source_a_demo_is_drawn_and_built(checkout: Checkout) -> None:
     assert done.stdout == "[decant][build][demo/photos][demo/cache]\n"
 
 
+def test_the_demo_gets_its_arguments(checkout: Checkout) -> None:
+    assert checkout.make("demo", "ARGS=--epochs 1").stdout == "[python][scripts/demo.py][--epochs][1]\n"
+
+
 def test_arguments_reach_the_tests(checkout: Checkout) -> None:
     done = checkout.make("test", "ARGS=-k 'this or that'")
     assert done.stdout == "[python][-m][pytest][-k][this or that]\n"
@@ -370,7 +374,7 @@ def test_every_direct_requirement_has_a_pin_that_satisfies_it() -> None:
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     versions = {name.lower().replace("_", "-"): version for name, version in pins.items()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for text in project["dependencies"] + project["optional-dependencies"]["dev"]:
+    for text in project["dependencies"] + [r for extra in project["optional-dependencies"].values() for r in extra]:
         requirement = Requirement(text)
         assert versions[requirement.name.lower()] in requirement.specifier, text
 

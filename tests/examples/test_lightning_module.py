@@ -1,0 +1,42 @@
+"""The LightningDataModule trains under Lightning; without Lightning the example says what to install."""
+
+import re
+
+from tests.examples.conftest import run
+
+
+def test_a_training_run(cache):
+    done = run("examples/lightning_module.py", cache, "--epochs", "2")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^accuracy on val \d+\.\d%$", done.stdout, re.MULTILINE)
+
+
+def test_lightning_keeps_the_sampler_and_tells_it_the_epoch(cache):
+    code = """
+import sys; sys.path.insert(0, "examples")
+import pytorch_lightning, torch
+from lightning_module import CacheDataModule, Classifier
+class Watched(Classifier):
+    def training_step(self, batch, number):
+        print("seen", type(self.trainer.train_dataloader.sampler).__name__, self.trainer.datamodule.train.epoch)
+        return super().training_step(batch, number)
+options = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+pytorch_lightning.Trainer(max_epochs=2, **options).fit(Watched(3, 4), datamodule=CacheDataModule(sys.argv[1], 40))
+"""
+    done = run("-c", code, cache)
+    assert done.returncode == 0, done.stderr
+    seen = [line for line in done.stdout.splitlines() if line.startswith("seen")]
+    assert seen == ["seen ShardShuffleSampler 0", "seen ShardShuffleSampler 1"]
+
+
+def test_without_lightning_it_says_what_to_install(cache):
+    code = """
+import runpy, sys
+sys.modules["pytorch_lightning"] = None
+sys.path.insert(0, "examples")
+runpy.run_path("examples/lightning_module.py", run_name="__main__")
+"""
+    done = run("-c", code, cache)
+    assert done.returncode == 1
+    assert "-m pip install pytorch-lightning" in done.stderr
+    assert "Traceback" not in done.stderr
