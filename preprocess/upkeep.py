@@ -1,5 +1,6 @@
 """The commands that keep a cache sound and small, each one call of a library function; loaded by `cli` when named."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def log(cache: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("cache", type=FOLDER)
 @click.argument("snapshot")
-def rollback(cache: Path, snapshot: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def rollback(cache: Path, snapshot: str, as_json: bool) -> None:
     """Make SNAPSHOT the one in force: what is opened from now on, and what the next build starts from.
 
     Nothing is removed, and training that is running keeps what it has: `decant rollback` goes forth as well as back.
@@ -59,7 +61,10 @@ def rollback(cache: Path, snapshot: str) -> None:
     from cache_store.snapshots import rollback as roll_back
 
     before, now = roll_back(cache, snapshot)
-    say(f"{now} is in force" + (", as before" if before == now else f"; before it was {before or 'none'}"))
+    if as_json:
+        say(json.dumps({"cache": str(cache), "snapshot": now, "before": before}, indent=2))
+    else:
+        say(f"{now} is in force" + (", as before" if before == now else f"; before it was {before or 'none'}"))
 
 
 @click.command()

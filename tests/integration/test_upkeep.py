@@ -48,6 +48,8 @@ def test_log_and_rollback(place, decant):
     assert [(entry["name"], entry["current"]) for entry in entries] == [("000002", False), ("000001", True)]
     refused = decant("rollback", "cache", "000007", cwd=place, code=4)
     assert refused.stderr == "decant: 'cache' has no snapshot '000007'; there are: 000001, 000002\n"
+    as_json = decant("rollback", "cache", "000002", "--json", cwd=place).stdout
+    assert json.loads(as_json) == {"cache": "cache", "snapshot": "000002", "before": "000001"}
 
 
 def test_build_after_a_step_back_goes_on_from_there(place, decant):
