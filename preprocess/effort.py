@@ -20,13 +20,13 @@ def tell_effort(report: BuildReport, plan: Plan, snapshot: Snapshot, run: Run, s
     """
     workers = max(1, run.pool.most)
     stages = by_stage(run.spent_ns / workers) | {SYNC: sync_s}
-    transforms = _transforms(plan, run, workers)
     report.stages = {stage: round(seconds, 3) for stage, seconds in stages.items()}
+    transforms = _transforms(plan, run, workers)
     report.transforms = [
         {"splits": list(one.splits), "name": one.name, "seconds": round(one.seconds, 3)} for one in transforms
     ]
     report.advice = advice(
-        stages,
+        report.stages,
         transforms,
         dtype=plan.recipe.dtype,
         reduced=plan.recipe.decode.reduced,
