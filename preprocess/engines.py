@@ -13,7 +13,7 @@ import numpy as np
 from preprocess import environment
 from preprocess.clock import StageClock
 from preprocess.errors import PixelsWouldDiffer, UsageError
-from preprocess.render import DECODER, File, Finished, Rendered, Renderer
+from preprocess.render import DECODER, File, Finished, Rendered, Renderer, Stored
 from preprocess.rendering import IN_WORDS, NVJPEG, OPENCV, TORCH, Rendering
 
 OF_DEVICE = {"cpu": OPENCV, "cuda": NVJPEG, "torch-cpu": TORCH}
@@ -32,6 +32,8 @@ class AnyRenderer(Protocol):
     def pixels(self, image: Any, digest: bytes, variant: int) -> np.ndarray: ...
 
     def render(self, files: Iterable[File], begin: Callable[[int], None]) -> Iterator[Rendered | Finished]: ...
+
+    def stored(self, files: Iterable[File | None], begin: Callable[[int], None]) -> Iterator[Stored | Finished]: ...
 
     def transforms_ns(self) -> tuple[int, ...]: ...
 

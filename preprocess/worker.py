@@ -31,7 +31,7 @@ from preprocess.engines import renderer_of
 from preprocess.errors import SourceError
 from preprocess.jobs import READY, REST, Done, Failure, Hashed, Job, NormaliseJob, Part, ReadJob, Setup, Wanted
 from preprocess.read import read_source
-from preprocess.render import File, Normaliser, Rendered, channel_sums
+from preprocess.render import File, Normaliser, Stored
 from preprocess.rendering import Rendering
 from preprocess.scan import STAT
 from preprocess.state import WorkerState
@@ -147,10 +147,11 @@ class Worker:
             self._state.count(failed=place < len(failures))  # those that need no rendering
         batches = [[file] for file in files] if job.singly else [files]
         with shards:
-            for result in itertools.chain.from_iterable(renderer.render(b, self._state.take_up) for b in batches):
-                if isinstance(result, Rendered):
+            for result in itertools.chain.from_iterable(renderer.stored(b, self._state.take_up) for b in batches):
+                if isinstance(result, Stored):
                     self._clock.enter(WRITE)
                     shards.append(result, hashed.digests[result.place])
+                    result.release()
                     continue
                 if result.error is not None:
                     failures[result.place] = Failure(result.error.stage, result.error.reason)
@@ -237,28 +238,25 @@ class _JobShards:
 
     def __init__(self, folder: Path, job: ReadJob, rendering: Rendering, wanted: Wanted) -> None:
         self._folder, self._job, self._rendering = folder, job, rendering
-        statistics = rendering.statistics
-        self._normaliser = Normaliser(statistics, rendering.shape) if statistics else None
         self._one = sum(len(variants) for _, variants in wanted.files) <= job.slots
         self._writers: dict[int, ShardWriter] = {}
         self._paths: dict[int, Path] = {}
         self._rows: dict[int, list[tuple[Any, ...]]] = {}
         self.finished: tuple[PendingShard, ...] = ()
 
-    def append(self, rendered: Rendered, digest: np.ndarray) -> None:
-        key = 0 if self._one else rendered.variant
+    def append(self, stored: Stored, digest: np.ndarray) -> None:
+        key = 0 if self._one else stored.variant
         if key not in self._writers:
             self._open(key)
-        chunk = rendered.planes
-        checksum = self._writers[key].append(chunk if self._normaliser is None else self._normaliser(chunk))
-        total, total_of_squares = channel_sums(chunk)
-        about = rendered.source_hw, rendered.decoder
-        self._rows[key].append((digest, rendered.variant, checksum, total, total_of_squares, *about))
+        chunk = stored.fetch()
+        checksum = self._writers[key].append(chunk.tensor)
+        about = stored.source_hw, stored.decoder
+        self._rows[key].append((digest, stored.variant, checksum, chunk.total, chunk.total_of_squares, *about))
 
     def _open(self, key: int) -> None:
         path = self._folder / f"{self._job.job_id:08d}-{key}.shard"
         planes_bytes = int(np.prod(self._rendering.shape))
-        chunk_bytes = planes_bytes if self._normaliser is None else 2 * planes_bytes
+        chunk_bytes = planes_bytes if self._rendering.statistics is None else 2 * planes_bytes
         self._writers[key] = ShardWriter(path, self._job.slots, chunk_bytes)
         self._paths[key], self._rows[key] = path, []
 
