@@ -229,6 +229,7 @@ class TorchRenderer:
                 [file.variants[turn] for file in files],
                 deliver,
             )
+            self._clock.stop()
             for place, file, outcome in sorted(
                 zip(places, files, rendered, strict=True), key=lambda each: order[each[0]]
             ):
