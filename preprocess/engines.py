@@ -39,9 +39,18 @@ class AnyRenderer(Protocol):
 
 
 def renderer_of(
-    rendering: Rendering, decoder: str = DECODER, max_pixels: int = 179_000_000, clock: StageClock | None = None
+    rendering: Rendering,
+    decoder: str = DECODER,
+    max_pixels: int = 179_000_000,
+    clock: StageClock | None = None,
+    number: int | None = None,
 ) -> AnyRenderer:
-    """A renderer of the rendering's own engine; arguments as for `Renderer`.
+    """A renderer of the rendering's own engine; other arguments as for `Renderer`.
+
+    Parameters
+    ----------
+    number : of the worker process whose renderer this is: processes share several GPUs out by it, and one becomes this
+        process's own. None: torch's current one
 
     Raises
     ------
@@ -53,9 +62,10 @@ def renderer_of(
         raise UsageError(f"engine {rendering.engine!r} is not known to this version of decant")
     if rendering.engine == NVJPEG and environment.gpu() is None:
         raise UsageError(f"{IN_WORDS[NVJPEG]} are needed, and this machine has no CUDA device")
-    from preprocess.torch_engine.renderer import TorchRenderer
+    from preprocess.torch_engine.renderer import TorchRenderer, own_gpu
 
-    return TorchRenderer(rendering, decoder, max_pixels, clock=clock)
+    device = own_gpu(number) if rendering.engine == NVJPEG and number is not None else None
+    return TorchRenderer(rendering, decoder, max_pixels, device=device, clock=clock)
 
 
 def choose(

@@ -31,12 +31,14 @@ class Setup:
     Attributes
     ----------
     folder : `pending/<build id>/`, where shards go
+    number : of the worker, from 0: which one of several GPUs it uses
     """
 
     folder: Path
     renderings: tuple[Rendering, ...]
     decoder: str
     max_pixels: int
+    number: int = 0
 
 
 class Files(Sequence[bytes]):

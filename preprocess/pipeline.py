@@ -119,7 +119,7 @@ class WorkerPool:
 
     def _grow(self, workers: int) -> None:
         while len(self._workers) < workers:
-            self._workers.append(self._spawn())
+            self._workers.append(self._spawn(len(self._workers)))
         self.most = max(self.most, len(self._workers))
 
     def run(self, jobs: Sequence[Job], client: Client) -> None:
@@ -186,13 +186,18 @@ class WorkerPool:
                 return entry
         if queue and all(other.used for other in self._workers):
             worker.end()
-            self._workers[self._workers.index(worker)] = self._spawn()
+            self._respawn(worker)
         return None
 
     # -- one worker -----------------------------------------------------------------------------------------------
 
-    def _spawn(self) -> WorkerProcess:
-        return WorkerProcess.start(self._setup)
+    def _spawn(self, number: int) -> WorkerProcess:
+        return WorkerProcess.start(replace(self._setup, number=number))
+
+    def _respawn(self, worker: WorkerProcess) -> None:
+        """Another one in its place, with its number."""
+        number = self._workers.index(worker)
+        self._workers[number] = self._spawn(number)
 
     def _await(self) -> list[WorkerProcess]:
         ready = wait([worker.connection for worker in self._workers], timeout=_TICK_S)
@@ -242,7 +247,7 @@ class WorkerPool:
         # A job that was sent to a worker which never came to it is the first one that it would have begun.
         begun = ids.index(worker.state.begun) if worker.state.begun in ids else 0
         worker.end()
-        self._workers[self._workers.index(worker)] = self._spawn()
+        self._respawn(worker)
         how = f"no answer within {self._stall_s:g} s" if hung else _how_it_died(worker.process.returncode)
         again: list[_Queued] = []
         for place, job in enumerate(jobs):
@@ -280,7 +285,7 @@ class WorkerPool:
         if self._deaths_at_start >= _ATTEMPTS:
             how = how or _how_it_died(worker.process.returncode)
             raise WorkerError(f"worker processes end before their first image ({how}){_quoted(worker.last_words)}")
-        self._workers[self._workers.index(worker)] = self._spawn()
+        self._respawn(worker)
 
 
 def _job_of(worker: WorkerProcess, message: Hashed | Done) -> Job:

@@ -107,7 +107,9 @@ class Worker:
         self._folder = setup.folder
         self._state = state
         self._clock = state.clock
-        self._renderers = [renderer_of(r, setup.decoder, setup.max_pixels, self._clock) for r in setup.renderings]
+        self._renderers = [
+            renderer_of(r, setup.decoder, setup.max_pixels, self._clock, setup.number) for r in setup.renderings
+        ]
 
     def run(self, job: Job, connection: Connection) -> None:
         """Do one job and answer on `connection`."""

@@ -311,6 +311,13 @@ class TorchRenderer:
         ]
 
 
+def own_gpu(number: int) -> torch.device:
+    """The GPU of a worker process of this number, made torch's current one."""
+    device = torch.device("cuda", number % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
 def limits(device: torch.device) -> tuple[int, int]:
     """Most files and most pixels of a batch. On a GPU, as many as its free memory holds several times over: decoded,
     filled up to a common size, and as what is computed of them."""

@@ -125,3 +125,10 @@ def test_with_a_driver_torch_knows(monkeypatch, available, name):
     monkeypatch.setattr(environment, "_DRIVER_FILES", ("/nowhere", __file__))
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     assert environment.gpu() == name
+
+
+@pytest.mark.parametrize(("found", "count"), [("NVIDIA H200", 4), (None, 0)])
+def test_gpus_are_counted_where_there_are_any(monkeypatch, found, count):
+    monkeypatch.setattr(environment, "gpu", lambda: found)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=SimpleNamespace(device_count=lambda: 4)))
+    assert environment.gpus() == count

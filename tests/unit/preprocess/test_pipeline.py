@@ -390,3 +390,16 @@ def test_a_refused_write_of_a_worker_with_many_jobs_reaches_the_builder(in_batch
         pool.run(batch_jobs(files), Client())
 
     assert caught.value.exit_code == 7
+
+
+def test_a_worker_that_replaces_another_has_its_number(setup, files, notes, all_at_once, monkeypatch):
+    numbers, start = [], pipeline.WorkerProcess.start
+    monkeypatch.setattr(pipeline.WorkerProcess, "start", lambda setup: numbers.append(setup.number) or start(setup))
+    spoil(files[5], b"KILL")
+    client = Client()
+    with WorkerPool(setup, 3, 60) as pool:
+        pool.run(jobs_of(files, 2), client)
+
+    assert numbers[:3] == [0, 1, 2]
+    assert set(numbers) == {0, 1, 2}
+    assert len(client.rendered) == 6

@@ -426,3 +426,12 @@ def test_a_gpus_batches_are_bounded_by_its_free_memory(monkeypatch, free, pixels
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 << 30))
     assert module.limits(torch.device("cuda:1")) == (512, pixels)
     assert module.limits(CPU) == (64, 32_000_000)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [0, 0, 0, 0]), (2, [0, 1, 0, 1]), (3, [0, 1, 2, 0])])
+def test_workers_share_gpus_out_by_their_numbers(monkeypatch, count, expected):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    devices = [module.own_gpu(number) for number in range(4)]
+    assert devices == chosen == [torch.device("cuda", place) for place in expected]
