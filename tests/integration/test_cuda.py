@@ -189,10 +189,10 @@ def test_batches_on_the_device_are_those_of_the_host(tmp_path, pin, workers):
     expected = list(DataLoader(dataset, batch_size=4))
     loader = DataLoader(dataset, batch_size=4, pin_memory=pin, num_workers=workers)
     for _ in range(3):
-        for (found, numbers), (wanted, labels) in zip(to_device(loader, DEVICE), expected, strict=True):
+        for (found, numbers), (wanted, expected_numbers) in zip(to_device(loader, DEVICE), expected, strict=True):
             assert found.device.type == DEVICE.type
             assert torch.equal(found.cpu(), wanted)
-            assert torch.equal(numbers.cpu(), labels)
+            assert torch.equal(numbers.cpu(), expected_numbers)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.bfloat16])
