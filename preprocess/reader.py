@@ -4,10 +4,9 @@ engine that works in batches, in threads, some jobs ahead."""
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +17,9 @@ from preprocess.jobs import Failure, Hashed, ReadJob, Wanted
 from preprocess.read import read_source
 from preprocess.render import File
 from preprocess.scan import STAT
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 KEPT_BYTES = 32 << 20
 """Encoded bytes that a job keeps between hashing and rendering; files beyond are read a second time."""
@@ -195,6 +197,8 @@ class Reader:
     # -- the thread's side
 
     def _serve(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         try:
             with ThreadPoolExecutor(_THREADS, "decant-read") as threads:
                 while self._ours(job := self._next_job()):
@@ -241,7 +245,7 @@ class Reader:
         kept = [data for prepared in (*self._ready, *self._begun) for data in list(prepared.kept.values())]
         return AHEAD_BYTES - sum(map(len, kept))
 
-    def _prepare(self, job: ReadJob, threads: ThreadPoolExecutor) -> None:
+    def _prepare(self, job: ReadJob, threads: "ThreadPoolExecutor") -> None:
         with self._changed:
             room = max(KEPT_BYTES, self._room_bytes())
         self._clock.enter(READ)
@@ -255,7 +259,7 @@ class Reader:
             self._ready.append(Prepared(job, hashed, kept, wanted))
             self._changed.notify_all()
 
-    def _answers(self, job: ReadJob, threads: ThreadPoolExecutor) -> Iterator[Read]:
+    def _answers(self, job: ReadJob, threads: "ThreadPoolExecutor") -> Iterator[Read]:
         """What reading each file gives, in turn; no more of them are in memory than there are threads, twice."""
         futures: deque[Future[Read]] = deque()
         paths = iter(job.paths)

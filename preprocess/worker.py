@@ -44,7 +44,6 @@ from preprocess.reader import Prepared, read_singly
 from preprocess.render import Normaliser, Stored
 from preprocess.shards import JobShards
 from preprocess.state import WorkerState
-from preprocess.stream import Stream
 
 IDLE_S = 60.0
 """How long a worker waits for another build of the same builder; it holds some 100 MB."""
@@ -125,6 +124,8 @@ class Worker:
 
     def stream(self, first: ReadJob, connection: Connection) -> Any:
         """Do jobs that `is_streamed` holds for, as long as they come, and answer each; the message that is none."""
+        from preprocess.stream import Stream
+
         try:
             return Stream(self._renderers, self._folder, self._state, connection).run(first)
         finally:
