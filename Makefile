@@ -12,7 +12,7 @@ export SOURCE CACHE RECIPE PYTHON PIP_ARGS SYSTEM_TORCH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two installations into one .venv would collide
-.PHONY: help setup cache test soak lint docs bench bench-load bench-techniques bench-variants demo clean cache-arguments run-ready dev-ready
+.PHONY: help setup cache test soak lint docs bench bench-gpu bench-load bench-techniques bench-variants demo clean cache-arguments run-ready dev-ready
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-23s %s\n", $$1, $$2 }'
@@ -54,6 +54,9 @@ docs: dev-ready ## make docs/_build/html, the pages of docs/ and the reference a
 
 bench: run-ready ## measure a build [ARGS=…]
 	@.venv/bin/python scripts/bench_build.py $(ARGS)
+
+bench-gpu: run-ready ## measure a build on a GPU, beside the limits of its parts [ARGS=…]
+	@.venv/bin/python scripts/bench_gpu.py $(ARGS)
 
 bench-load: run-ready ## measure loading, beside the peers that are installed [ARGS=…]
 	@.venv/bin/python scripts/bench_load.py $(ARGS)

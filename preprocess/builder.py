@@ -21,6 +21,7 @@ from cache_store.gc import disk_usage
 from cache_store.lock import BuildersLock
 from cache_store.manifest import Snapshot
 from cache_store.reader import Cache, open_cache
+from preprocess import environment
 from preprocess.augment import nearest
 from preprocess.budget import FailureBudget
 from preprocess.departures import lost_in_decoding
@@ -64,9 +65,9 @@ class _Settings:
     announce: Callable[[str], None]
 
     def workers_of(self, plan: Plan) -> int:
-        """Processes: as asked for, else one for each processor, or for the GPU."""
+        """Processes: as asked for, else one for each processor, or for each GPU."""
         on_gpu = any(rendering.engine == NVJPEG for rendering in plan.renderings.values())
-        return self.workers or (1 if on_gpu else processors())
+        return self.workers or ((environment.gpus() or 1) if on_gpu else processors())
 
 
 def build(
@@ -99,7 +100,7 @@ def build(
     source : folder of images; it is only read
     cache : folder of the cache; made if it is new
     recipe : a Recipe, plain data, or the path of a YAML file; None: the cache's own, for a new cache the default
-    workers : processes; None: one for each processor that this process may use, or one for the GPU
+    workers : processes; None: one for each processor that this process may use, or one for each GPU
     device : 'auto': that of the tensors that are there, for a new cache the GPU if there is one; 'cpu'; 'cuda'; or
         'torch-cpu', the GPU's renderer on the CPU: slow, for comparisons
     stats : mean and std in 0..1 to use in place of the dataset's own, for `normalize: dataset`

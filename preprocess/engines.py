@@ -13,7 +13,7 @@ import numpy as np
 from preprocess import environment
 from preprocess.clock import StageClock
 from preprocess.errors import PixelsWouldDiffer, UsageError
-from preprocess.render import DECODER, File, Finished, Rendered, Renderer
+from preprocess.render import DECODER, File, Finished, Rendered, Renderer, Stored
 from preprocess.rendering import IN_WORDS, NVJPEG, OPENCV, TORCH, Rendering
 
 OF_DEVICE = {"cpu": OPENCV, "cuda": NVJPEG, "torch-cpu": TORCH}
@@ -33,13 +33,24 @@ class AnyRenderer(Protocol):
 
     def render(self, files: Iterable[File], begin: Callable[[int], None]) -> Iterator[Rendered | Finished]: ...
 
+    def stored(self, files: Iterable[File | None], begin: Callable[[int], None]) -> Iterator[Stored | Finished]: ...
+
     def transforms_ns(self) -> tuple[int, ...]: ...
 
 
 def renderer_of(
-    rendering: Rendering, decoder: str = DECODER, max_pixels: int = 179_000_000, clock: StageClock | None = None
+    rendering: Rendering,
+    decoder: str = DECODER,
+    max_pixels: int = 179_000_000,
+    clock: StageClock | None = None,
+    number: int | None = None,
 ) -> AnyRenderer:
-    """A renderer of the rendering's own engine; arguments as for `Renderer`.
+    """A renderer of the rendering's own engine; other arguments as for `Renderer`.
+
+    Parameters
+    ----------
+    number : of the worker process whose renderer this is: processes share several GPUs out by it, and one becomes this
+        process's own. None: torch's current one
 
     Raises
     ------
@@ -48,12 +59,13 @@ def renderer_of(
     if rendering.engine == OPENCV:
         return Renderer(rendering, decoder, max_pixels, clock)
     if rendering.engine not in IN_WORDS:
-        raise UsageError(f"engine {rendering.engine!r} is not known to this version of decant")
+        raise UsageError(f"engine {rendering.engine!r} is not known to this version of decant; install a newer one")
     if rendering.engine == NVJPEG and environment.gpu() is None:
-        raise UsageError(f"{IN_WORDS[NVJPEG]} are needed, and this machine has no CUDA device")
-    from preprocess.torch_engine.renderer import TorchRenderer
+        raise UsageError(f"{IN_WORDS[NVJPEG]} are needed, and torch finds no CUDA device here; see: decant doctor")
+    from preprocess.torch_engine.renderer import TorchRenderer, own_gpu
 
-    return TorchRenderer(rendering, decoder, max_pixels, clock=clock)
+    device = own_gpu(number) if rendering.engine == NVJPEG and number is not None else None
+    return TorchRenderer(rendering, decoder, max_pixels, device=device, clock=clock)
 
 
 def choose(

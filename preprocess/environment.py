@@ -49,6 +49,15 @@ def gpu() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
+def gpus() -> int:
+    """How many CUDA devices there are, as far as `gpu` finds any."""
+    if gpu() is None:
+        return 0
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
 def doubts() -> list[str]:
     """What is wrong with this installation without stopping a build, a line each."""
     wheels = [name for name in OPENCV_WHEELS if _version(name)]

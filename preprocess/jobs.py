@@ -3,6 +3,9 @@
 builder -> worker   Setup, then jobs; a `Wanted` in answer to a `Hashed`; REST when the build is over, then a Setup
 worker -> builder   READY after a Setup; for each job: `Hashed` (reading jobs only), then `Done`; or an exception that
                     ends the build
+
+A worker has one job at a time, or several that `is_streamed` holds for: they are hashed in the order in which they were
+sent, one after the other, and done in any order.
 """
 
 import os
@@ -28,12 +31,14 @@ class Setup:
     Attributes
     ----------
     folder : `pending/<build id>/`, where shards go
+    number : of the worker, from 0: which one of several GPUs it uses
     """
 
     folder: Path
     renderings: tuple[Rendering, ...]
     decoder: str
     max_pixels: int
+    number: int = 0
 
 
 class Files(Sequence[bytes]):
@@ -78,6 +83,7 @@ class ReadJob:
     variants : K
     slots : S of the shards to write
     singly : no batches: a worker died in one of them, and the next is to die with the culprit in hand
+    in_batches : by an engine that works in batches, better across the bounds of jobs
     """
 
     job_id: int
@@ -87,6 +93,7 @@ class ReadJob:
     variants: int
     slots: int
     singly: bool = False
+    in_batches: bool = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -152,11 +159,13 @@ class Hashed:
     digests : uint8 (n, 16); zeros for a file that failed
     stats : `scan.STAT` (n,), of the very bytes that were hashed
     failures : by place in the job
+    job_id : of the job
     """
 
     digests: np.ndarray
     stats: np.ndarray
     failures: dict[int, Failure]
+    job_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +186,7 @@ class Done:
     notes : by place in the job, such as ("16-bit",)
     spent_ns : by stage, see `clock.STAGES`
     transforms_ns : of the rendering's transforms, see `augment.Pipeline.names`; empty where they are not timed
+    job_id : of the job
     """
 
     shards: tuple[PendingShard, ...] = ()
@@ -184,6 +194,12 @@ class Done:
     notes: dict[int, tuple[str, ...]] = field(default_factory=dict)
     spent_ns: tuple[int, ...] = ()
     transforms_ns: tuple[int, ...] = ()
+    job_id: int = 0
 
 
 Job = ReadJob | NormaliseJob
+
+
+def is_streamed(message: Any) -> bool:
+    """Whether this is a job of which a worker can have several at a time (`stream`)."""
+    return isinstance(message, ReadJob) and message.in_batches and not message.singly

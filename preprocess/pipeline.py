@@ -2,7 +2,8 @@
 
 A worker that dies or hangs is blamed on the item it had in hand only if that item, alone in a fresh worker, does
 it again. Until then the rest of its job is given to another worker, to be done file by file; what the dead one had
-begun to write is dropped.
+begun to write is dropped. Of a worker that had several jobs in hand, all that were begun are done so: any of their
+files may have been in the batch that killed it.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import numpy as np
 
 from preprocess.clock import STAGES
 from preprocess.errors import WorkerError
-from preprocess.jobs import READY, Done, Hashed, Job, ReadJob, Setup, Wanted
+from preprocess.jobs import READY, Done, Hashed, Job, ReadJob, Setup, Wanted, is_streamed
 from preprocess.process import WorkerProcess
 from preprocess.standby import STANDBY
 
@@ -29,6 +30,10 @@ _START_S = 120
 _FEW_ITEMS = 64
 _PATIENCE_S = 0.5
 """Few items get one worker at first: starting another costs more than they do, unless this time proves otherwise."""
+
+_IN_HAND = 48
+"""Jobs that a worker may have at a time where it works in batches across them: some that are read, some that are
+rendered, some that are written."""
 
 
 class Client(Protocol):
@@ -93,7 +98,7 @@ class WorkerPool:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        idle = [worker for worker in self._workers if worker.ready and worker.job is None] if kind is None else []
+        idle = [worker for worker in self._workers if worker.ready and not worker.jobs] if kind is None else []
         for worker in self._workers:
             if worker not in idle[:1]:
                 worker.end()
@@ -114,7 +119,7 @@ class WorkerPool:
 
     def _grow(self, workers: int) -> None:
         while len(self._workers) < workers:
-            self._workers.append(self._spawn())
+            self._workers.append(self._spawn(len(self._workers)))
         self.most = max(self.most, len(self._workers))
 
     def run(self, jobs: Sequence[Job], client: Client) -> None:
@@ -130,15 +135,10 @@ class WorkerPool:
         totals = Totals()
         self.start(jobs)
         begun = time.monotonic()
-        while queue or any(worker.job for worker in self._workers):
+        while queue or any(worker.jobs for worker in self._workers):
             if queue and time.monotonic() - begun > _PATIENCE_S:
                 self._grow(min(self._count, len(self._workers) + len(queue)))
-            for worker in list(self._workers):
-                if worker.ready and worker.job is None and (item := self._next(queue, worker)) is not None:
-                    queued[item.job.job_id] = item
-                    worker.job, worker.used = item.job, True
-                    with contextlib.suppress(OSError):  # dead: the next wait tells
-                        worker.connection.send(item.job)
+            self._hand_out(queue, queued)
             for worker in self._await():
                 try:
                     message = worker.connection.recv()
@@ -147,32 +147,57 @@ class WorkerPool:
                     continue
                 self._hear(worker, message, client, totals)
             for worker in list(self._workers):
-                if worker.job is not None and worker.state.busy_s() > self._stall_s:
+                if worker.jobs and worker.state.busy_s() > self._stall_s:
                     worker.process.kill()
                     self._bury(worker, queue, queued, client, totals, hung=True)
             self._replace_slow_starters()
-            live = [worker.state for worker in self._workers if worker.job is not None]
+            live = [worker.state for worker in self._workers if worker.jobs]
             under_way = sum((s.spent_ns for s in live), np.zeros(len(STAGES), np.int64))
             client.update(
                 totals.done + sum(s.done for s in live), totals.failed + sum(s.failed for s in live), under_way
             )
 
+    def _hand_out(self, queue: deque[_Queued], queued: dict[int, _Queued]) -> None:
+        """Give each worker what it has room for, in turn, so that none has much while others have nothing."""
+        given = True
+        while given:
+            given = False
+            for worker in list(self._workers):
+                if not worker.ready or (entry := self._next(queue, worker)) is None:
+                    continue
+                given = True
+                queued[entry.job.job_id] = entry
+                worker.jobs.append(entry.job)
+                worker.used = True
+                with contextlib.suppress(OSError):  # dead: the next wait tells
+                    worker.connection.send(entry.job)
+
     def _next(self, queue: deque[_Queued], worker: WorkerProcess) -> _Queued | None:
-        """What an idle worker does next. A suspect goes to a worker that has done nothing yet: for want of one this
-        worker makes room for a new one."""
+        """What a worker does next, or beside what it has. A suspect goes to a worker that has done nothing yet: for
+        want of one an idle worker makes room for a new one."""
+        if worker.jobs:
+            left = len(queue) + sum(len(other.jobs) for other in self._workers)
+            room = min(_IN_HAND, max(2, -(-left // self._count)))
+            if not (queue and is_streamed(queue[0].job) and is_streamed(worker.jobs[-1]) and len(worker.jobs) < room):
+                return None
         for entry in queue:
             if not (entry.alone and worker.used):
                 queue.remove(entry)
                 return entry
         if queue and all(other.used for other in self._workers):
             worker.end()
-            self._workers[self._workers.index(worker)] = self._spawn()
+            self._respawn(worker)
         return None
 
     # -- one worker -----------------------------------------------------------------------------------------------
 
-    def _spawn(self) -> WorkerProcess:
-        return WorkerProcess.start(self._setup)
+    def _spawn(self, number: int) -> WorkerProcess:
+        return WorkerProcess.start(replace(self._setup, number=number))
+
+    def _respawn(self, worker: WorkerProcess) -> None:
+        """Another one in its place, with its number."""
+        number = self._workers.index(worker)
+        self._workers[number] = self._spawn(number)
 
     def _await(self) -> list[WorkerProcess]:
         ready = wait([worker.connection for worker in self._workers], timeout=_TICK_S)
@@ -191,13 +216,14 @@ class WorkerPool:
         elif isinstance(message, Exception):
             raise message
         elif isinstance(message, Hashed):
-            assert isinstance(worker.job, ReadJob)
-            wanted = client.hashed(worker.job, message)
+            job = _job_of(worker, message)
+            assert isinstance(job, ReadJob)
+            wanted = client.hashed(job, message)
             with contextlib.suppress(OSError):  # dead: the next wait tells
                 worker.connection.send(wanted)
         elif isinstance(message, Done):
-            assert worker.job is not None
-            job, worker.job = worker.job, None
+            job = _job_of(worker, message)
+            worker.jobs.remove(job)
             totals.done += len(job) - len(message.failures)
             totals.failed += len(message.failures)
             client.done(job, message)
@@ -212,33 +238,41 @@ class WorkerPool:
         *,
         hung: bool = False,
     ) -> None:
-        """Replace a dead worker, and decide what becomes of its job."""
+        """Replace a dead worker, and decide what becomes of its jobs."""
         if not worker.ready:
             self._replace_unready(worker)
             return
-        item, job = worker.state.item, worker.job
+        item, jobs = worker.state.item, worker.jobs
+        ids = [job.job_id for job in jobs]
+        # A job that was sent to a worker which never came to it is the first one that it would have begun.
+        begun = ids.index(worker.state.begun) if worker.state.begun in ids else 0
         worker.end()
-        self._workers[self._workers.index(worker)] = self._spawn()
-        if job is None:
-            return
-        client.dropped(job)
-        entry = queued.pop(job.job_id)
+        self._respawn(worker)
         how = f"no answer within {self._stall_s:g} s" if hung else _how_it_died(worker.process.returncode)
-        if item >= 0 and isinstance(job, ReadJob):
-            if len(job) == 1 and entry.alone:
-                totals.failed += 1
-                client.poisoned(job, f"alone in a fresh worker process: {how}")
-                return
-            rest = [place for place in range(len(job)) if place != item]
-            if rest:
-                queue.appendleft(_Queued(replace(job.part(rest, client.new_job_id()), singly=True)))
-            queue.appendleft(_Queued(job.part([item], client.new_job_id()), alone=True))
-            return
-        if entry.attempts + 1 >= _ATTEMPTS:
-            raise WorkerError(
-                f"a worker process ended {_ATTEMPTS} times in the same job ({how}){_quoted(worker.last_words)}"
-            )
-        queue.appendleft(_Queued(replace(job, job_id=client.new_job_id()), entry.attempts + 1))
+        again: list[_Queued] = []
+        for place, job in enumerate(jobs):
+            client.dropped(job)
+            entry = queued.pop(job.job_id)
+            if item >= 0 and isinstance(job, ReadJob) and job.job_id == worker.state.job_id:
+                if len(job) == 1 and entry.alone:
+                    totals.failed += 1
+                    client.poisoned(job, f"alone in a fresh worker process: {how}")
+                    continue
+                again.insert(0, _Queued(replace(job.part([item], client.new_job_id()), singly=True), alone=True))
+                if rest := [other for other in range(len(job)) if other != item]:
+                    again.append(_Queued(replace(job.part(rest, client.new_job_id()), singly=True)))
+                continue
+            entry = _Queued(replace(job, job_id=client.new_job_id()), entry.attempts)
+            if place <= begun and item >= 0 and isinstance(entry.job, ReadJob):
+                entry.job = replace(entry.job, singly=True)
+            elif place <= begun:
+                entry.attempts += 1
+                if entry.attempts >= _ATTEMPTS:
+                    raise WorkerError(
+                        f"a worker process ended {_ATTEMPTS} times in the same job ({how}){_quoted(worker.last_words)}"
+                    )
+            again.append(entry)
+        queue.extendleft(reversed(again))
 
     def _replace_slow_starters(self) -> None:
         for worker in list(self._workers):
@@ -251,7 +285,11 @@ class WorkerPool:
         if self._deaths_at_start >= _ATTEMPTS:
             how = how or _how_it_died(worker.process.returncode)
             raise WorkerError(f"worker processes end before their first image ({how}){_quoted(worker.last_words)}")
-        self._workers[self._workers.index(worker)] = self._spawn()
+        self._respawn(worker)
+
+
+def _job_of(worker: WorkerProcess, message: Hashed | Done) -> Job:
+    return next(job for job in worker.jobs if job.job_id == message.job_id)
 
 
 def _how_it_died(code: int | None) -> str:

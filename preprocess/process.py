@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class WorkerProcess:
     born : when it was started, by the monotonic clock
     ready : it has said so
     used : it was given a job before
-    job : what it works on
+    jobs : what it works on, in the order in which it was sent
     last_words : end of its stderr, once it is ended
     """
 
@@ -64,7 +64,7 @@ class WorkerProcess:
     _messages: int
     ready: bool = False
     used: bool = False
-    job: Job | None = None
+    jobs: list[Job] = field(default_factory=list)
     last_words: str = ""
 
     @staticmethod

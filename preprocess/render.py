@@ -7,6 +7,7 @@ import importlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -66,6 +67,42 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """What is stored of one variant.
+
+    Attributes
+    ----------
+    tensor : float16 (C, H, W) for a rendering with statistics, otherwise uint8
+    total, total_of_squares : of the 8-bit pixels, one exact integer a channel
+    """
+
+    tensor: np.ndarray
+    total: tuple[int, ...]
+    total_of_squares: tuple[int, ...]
+
+
+def _nothing() -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One variant of one file, as it goes to the disk; the other attributes are those of `Rendered`.
+
+    Attributes
+    ----------
+    fetch : gives the chunk, when there is one: it may wait for a device, or do the rest of the work
+    release : to be called when the chunk is needed no more, whether or not it was fetched
+    """
+
+    place: int
+    variant: int
+    source_hw: tuple[int, int]
+    decoder: int
+    fetch: Callable[[], Chunk]
+    release: Callable[[], None] = _nothing
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """Nothing more comes of a file.
 
@@ -105,6 +142,8 @@ class Renderer:
         self._reduce_to = rendering.size_hw if rendering.reduced else None
         self._pipeline = Pipeline(rendering.transforms)
         self._planes = np.empty(rendering.shape, np.uint8)
+        statistics = rendering.statistics
+        self._normalise = Normaliser(statistics, rendering.shape) if statistics else None
 
     def render(self, files: Iterable[File], begin: Callable[[int], None]) -> Iterator[Rendered | Finished]:
         """All variants that are asked for of each file.
@@ -129,6 +168,23 @@ class Renderer:
                 yield Finished(file.place, error)
             else:
                 yield Finished(file.place, notes=decoded.notes)
+
+    def stored(self, files: Iterable[File | None], begin: Callable[[int], None]) -> Iterator[Stored | Finished]:
+        """`render`, with what is to be stored; each chunk is to be fetched before the next result is asked for.
+
+        Parameters
+        ----------
+        files : None among them: no more for now; batches do not wait for it
+        """
+        for result in self.render((file for file in files if file is not None), begin):
+            if isinstance(result, Rendered):
+                fetch = partial(self._chunk, result.planes)
+                yield Stored(result.place, result.variant, result.source_hw, result.decoder, fetch)
+            else:
+                yield result
+
+    def _chunk(self, planes: np.ndarray) -> Chunk:
+        return Chunk(planes if self._normalise is None else self._normalise(planes), *channel_sums(planes))
 
     def transforms_ns(self) -> tuple[int, ...]:
         """What each transform has taken since the last time, see `Pipeline.names`."""

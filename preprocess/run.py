@@ -19,7 +19,7 @@ from preprocess.jobs import Done, Failure, Files, Hashed, Job, NormaliseJob, Rea
 from preprocess.paths import by_checksum
 from preprocess.pipeline import WorkerPool
 from preprocess.plan import REMEMBERED_STAGES, Plan
-from preprocess.rendering import Rendering
+from preprocess.rendering import OPENCV, Rendering
 from preprocess.scan import Tally
 from preprocess.statistics import exact_statistics, statistics_split
 from preprocess.stock import Stock
@@ -193,6 +193,7 @@ class Run:
         that reading shard by shard is close to reading at random (docs/decisions/002).
         """
         root, paths = os.fsencode(self.plan.source), self.plan.sources.paths
+        in_batches = self._renderings[rendering].engine != OPENCV
         order = numbers[by_checksum(paths.take(numbers))]
         least = count = -(-len(order) // slots)
         if count < self.workers * _JOBS_A_WORKER:
@@ -202,7 +203,8 @@ class Run:
         jobs = []
         for start in range(0, len(order), size):
             items = order[start : start + size]
-            jobs.append(ReadJob(self.new_job_id(), rendering, items, Files(root, paths, items), variants, slots))
+            files = Files(root, paths, items)
+            jobs.append(ReadJob(self.new_job_id(), rendering, items, files, variants, slots, in_batches=in_batches))
         return jobs
 
     # -- what the pool tells ------------------------------------------------------------------------------------------

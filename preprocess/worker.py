@@ -19,28 +19,34 @@ from typing import Any
 import cv2
 import numpy as np
 
-from cache_store.canonical import DIGEST_BYTES, digest_of
 from cache_store.durable import read_error, remove_file, start_writeback
 from cache_store.errors import IntegrityError, StorageError
 from cache_store.normalise import denormalise, normalisation_table
-from cache_store.records import PendingShard, row_dtype, write_record
+from cache_store.records import PendingShard, write_record
 from cache_store.shard import ShardReader, ShardWriter
 from preprocess.augment import library
 from preprocess.clock import NORMALISE, READ, WRITE
 from preprocess.engines import renderer_of
-from preprocess.errors import SourceError
-from preprocess.jobs import READY, REST, Done, Failure, Hashed, Job, NormaliseJob, Part, ReadJob, Setup, Wanted
-from preprocess.read import read_source
-from preprocess.render import File, Normaliser, Rendered, channel_sums
-from preprocess.rendering import Rendering
-from preprocess.scan import STAT
+from preprocess.jobs import (
+    READY,
+    REST,
+    Done,
+    Failure,
+    Job,
+    NormaliseJob,
+    Part,
+    ReadJob,
+    Setup,
+    Wanted,
+    is_streamed,
+)
+from preprocess.reader import Prepared, read_singly
+from preprocess.render import Normaliser, Stored
+from preprocess.shards import JobShards
 from preprocess.state import WorkerState
 
 IDLE_S = 60.0
 """How long a worker waits for another build of the same builder; it holds some 100 MB."""
-
-_KEPT_BYTES = 32 << 20
-"""Encoded bytes that a job keeps between hashing and rendering; files beyond are read a second time."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -60,14 +66,19 @@ def serve_a_build(connection: Connection, state: WorkerState) -> bool:
     """Do the jobs of one build, until it gives this worker a rest; whether another build came in time for the next."""
     worker = Worker(connection.recv(), state)
     connection.send(READY)
-    while (job := connection.recv()) != REST:
+    job = connection.recv()
+    while job != REST:
         try:
+            if is_streamed(job):
+                job = worker.stream(job, connection)
+                continue
             worker.run(job, connection)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except Exception as error:  # not about one image: the builder raises it
             state.idle()
             connection.send(error)
+        job = connection.recv()
     del worker
     return connection.poll(IDLE_S)
 
@@ -95,62 +106,57 @@ class Worker:
         self._folder = setup.folder
         self._state = state
         self._clock = state.clock
-        self._renderers = [renderer_of(r, setup.decoder, setup.max_pixels, self._clock) for r in setup.renderings]
+        self._renderers = [
+            renderer_of(r, setup.decoder, setup.max_pixels, self._clock, setup.number) for r in setup.renderings
+        ]
 
     def run(self, job: Job, connection: Connection) -> None:
         """Do one job and answer on `connection`."""
-        self._state.start_job()
+        self._state.start_job(job.job_id)
         if isinstance(job, NormaliseJob):
             done = self._normalise(job)
         else:
             done = self._read_and_render(job, connection)
-        done = replace(done, spent_ns=self._clock.take())
+        done = replace(done, spent_ns=self._clock.take(), job_id=job.job_id)
         _give_back_memory()
         self._state.idle()
         connection.send(done)
 
+    def stream(self, first: ReadJob, connection: Connection) -> Any:
+        """Do jobs that `is_streamed` holds for, as long as they come, and answer each; the message that is none."""
+        from preprocess.stream import Stream
+
+        try:
+            return Stream(self._renderers, self._folder, self._state, connection).run(first)
+        finally:
+            _give_back_memory()
+
     def _read_and_render(self, job: ReadJob, connection: Connection) -> Done:
         self._clock.enter(READ)
-        hashed, kept = self._read(job)
+        hashed, kept = read_singly(job, self._state.take_up)
         self._clock.stop()
         self._state.put_down()
         connection.send(hashed)
         wanted: Wanted = connection.recv()
         self._state.put_down()
-        return self._render(job, hashed, kept, wanted)
+        return self._render(Prepared(job, hashed, kept, wanted))
 
-    def _read(self, job: ReadJob) -> tuple[Hashed, dict[int, bytes]]:
-        digests, stats = np.zeros((len(job), DIGEST_BYTES), np.uint8), np.zeros(len(job), STAT)
-        failures: dict[int, Failure] = {}
-        kept: dict[int, bytes] = {}
-        room = _KEPT_BYTES
-        for place, path in enumerate(job.paths):
-            self._state.take_up(place)
-            try:
-                data, stats[place] = read_source(path)
-            except SourceError as error:
-                failures[place] = Failure(error.stage, error.reason)
-            else:
-                digests[place] = np.frombuffer(digest_of(data), np.uint8)
-                if len(data) <= room:
-                    kept[place] = data
-                    room -= len(data)
-        return Hashed(digests, stats, failures), kept
-
-    def _render(self, job: ReadJob, hashed: Hashed, kept: dict[int, bytes], wanted: Wanted) -> Done:
+    def _render(self, prepared: Prepared) -> Done:
+        job, hashed = prepared.job, prepared.hashed
         renderer = self._renderers[job.rendering]
         failures: dict[int, Failure] = dict(hashed.failures)
         notes: dict[int, tuple[str, ...]] = {}
-        shards = _JobShards(self._folder, job, renderer.rendering, wanted)
-        files = [self._file(job, hashed, kept, place, k) for place, k in wanted.files if place not in failures]
+        shards = JobShards(self._folder, job, renderer.rendering, prepared.wanted)
+        files = prepared.files()
         for place in range(len(job) - len(files)):
             self._state.count(failed=place < len(failures))  # those that need no rendering
         batches = [[file] for file in files] if job.singly else [files]
         with shards:
-            for result in itertools.chain.from_iterable(renderer.render(b, self._state.take_up) for b in batches):
-                if isinstance(result, Rendered):
+            for result in itertools.chain.from_iterable(renderer.stored(b, self._state.take_up) for b in batches):
+                if isinstance(result, Stored):
                     self._clock.enter(WRITE)
-                    shards.append(result, hashed.digests[result.place])
+                    shards.append(result, result.fetch(), hashed.digests[result.place])
+                    result.release()
                     continue
                 if result.error is not None:
                     failures[result.place] = Failure(result.error.stage, result.error.reason)
@@ -160,15 +166,6 @@ class Worker:
             self._state.put_down()
             self._clock.enter(WRITE)
         return Done(shards.finished, failures, notes, transforms_ns=renderer.transforms_ns())
-
-    def _file(self, job: ReadJob, hashed: Hashed, kept: dict[int, bytes], place: int, k: tuple[int, ...]) -> File:
-        digest = hashed.digests[place].tobytes()
-
-        def read() -> bytes:
-            data = kept.pop(place, None)
-            return data if data is not None else _read_again(job.paths[place], digest)
-
-        return File(place, read, digest, k)
 
     def _normalise(self, job: NormaliseJob) -> Done:
         """Write the job's tensors anew; damaged ones are left out and named, as their sources may still be there."""
@@ -228,70 +225,3 @@ def _damage(path: Path, error: Exception) -> Failure:
         if isinstance(error, StorageError):
             raise error
     return Failure("read", str(error))
-
-
-class _JobShards:
-    """The shards that one job fills: one a variant, so that a training epoch reads few files; or, where all of it
-    fits into one shard, just that one, so that small changes make few files.
-    """
-
-    def __init__(self, folder: Path, job: ReadJob, rendering: Rendering, wanted: Wanted) -> None:
-        self._folder, self._job, self._rendering = folder, job, rendering
-        statistics = rendering.statistics
-        self._normaliser = Normaliser(statistics, rendering.shape) if statistics else None
-        self._one = sum(len(variants) for _, variants in wanted.files) <= job.slots
-        self._writers: dict[int, ShardWriter] = {}
-        self._paths: dict[int, Path] = {}
-        self._rows: dict[int, list[tuple[Any, ...]]] = {}
-        self.finished: tuple[PendingShard, ...] = ()
-
-    def append(self, rendered: Rendered, digest: np.ndarray) -> None:
-        key = 0 if self._one else rendered.variant
-        if key not in self._writers:
-            self._open(key)
-        chunk = rendered.planes
-        checksum = self._writers[key].append(chunk if self._normaliser is None else self._normaliser(chunk))
-        total, total_of_squares = channel_sums(chunk)
-        about = rendered.source_hw, rendered.decoder
-        self._rows[key].append((digest, rendered.variant, checksum, total, total_of_squares, *about))
-
-    def _open(self, key: int) -> None:
-        path = self._folder / f"{self._job.job_id:08d}-{key}.shard"
-        planes_bytes = int(np.prod(self._rendering.shape))
-        chunk_bytes = planes_bytes if self._normaliser is None else 2 * planes_bytes
-        self._writers[key] = ShardWriter(path, self._job.slots, chunk_bytes)
-        self._paths[key], self._rows[key] = path, []
-
-    def __enter__(self) -> "_JobShards":
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            for writer in self._writers.values():  # those that are not finished, for whatever reason
-                writer.discard()
-
-    def _finish(self) -> None:
-        mean, std = self._rendering.statistics or (None, None)
-        finished = []
-        for key in list(self._writers):
-            self._writers[key].close()
-            del self._writers[key]
-            rows = np.array(self._rows[key], row_dtype(self._rendering.shape[0]))
-            shard = PendingShard(
-                self._paths[key], self._rendering.pixels_id, mean, std, self._job.slots, self._rendering.shape, rows
-            )
-            if self._rendering.dtype == "uint8" or mean is not None:
-                start_writeback(shard.path)  # final bytes; staged ones are gone before the disk needs to see them
-            write_record(shard)
-            finished.append(shard)
-        self.finished = tuple(finished)
-
-
-def _read_again(path: bytes, digest: bytes) -> bytes:
-    data, _ = read_source(path)
-    if digest_of(data) != digest:
-        raise SourceError("read", "the file changed while it was read")
-    return data

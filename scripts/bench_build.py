@@ -72,7 +72,8 @@ def make_images(photos: Path, folder: Path, count: int) -> Path:
     if not originals:
         sys.exit(f"{photos} holds no JPEG in train/<class>/ or val/<class>/")
     for number in range(count):
-        original = originals[number % len(originals)]
+        # Fewer than there are: from all classes and both splits.
+        original = originals[number * len(originals) // count if count < len(originals) else number % len(originals)]
         data, copy = original.read_bytes(), number // len(originals)
         comment = f"copy {copy}".encode()
         data = data[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + data[2:]

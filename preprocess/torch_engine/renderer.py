@@ -1,7 +1,9 @@
 """Renders files in batches: decode, decide, compile, run. The torch engine's counterpart of `render.Renderer`."""
 
+import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,16 +15,38 @@ from preprocess.decode import MAX_PIXELS
 from preprocess.errors import SourceError
 from preprocess.header import read_header
 from preprocess.jobs import Failure
-from preprocess.render import DECODER, DECODERS, File, Finished, Rendered, check_result, refused, resolve_decoder
+from preprocess.render import (
+    DECODER,
+    DECODERS,
+    Chunk,
+    File,
+    Finished,
+    Rendered,
+    Stored,
+    check_result,
+    refused,
+    resolve_decoder,
+)
 from preprocess.rendering import Rendering
 from preprocess.torch_engine.decoder import Decoder, DeviceImage
+from preprocess.torch_engine.finishing import Finisher
 from preprocess.torch_engine.images import Images, batched, some
 from preprocess.torch_engine.nvjpeg import Nvjpeg, library
 from preprocess.torch_engine.programs import Program, program_of, run
+from preprocess.torch_engine.staging import Staged, Staging
+
+T = TypeVar("T")
 
 BATCH_FILES = 64
 BATCH_PIXELS = 32_000_000
 """Most pixels of a batch's images; with what fills them up to a common size, twice as many. A larger one goes alone."""
+
+GPU_BATCH_FILES, GPU_BATCH_PIXELS = 512, 128_000_000
+"""Most of a batch on a GPU: nvJPEG and kernels alike want many images at a time."""
+
+_GPU_BYTES_A_PIXEL = 32
+"""What a pixel of a batch may need of a GPU's memory, at the most that was reckoned with; where that is too little, the
+batch is halved."""
 
 
 class TorchRenderer:
@@ -66,6 +90,8 @@ class TorchRenderer:
             opencv=resolve_decoder(decoder),
         )
         self._pipeline = Pipeline(rendering.transforms)
+        self._finisher = Finisher(rendering, self._device)
+        self._staging = Staging(self._device)
 
     # -- one image ----------------------------------------------------------------------------------------------------
 
@@ -85,7 +111,7 @@ class TorchRenderer:
         """
         if isinstance(image, np.ndarray):
             image = torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C")).to(self._device)
-        (result,) = self._variants([Images.of([image])], [digest], [variant])
+        (result,) = self._variants([Images.of([image])], [digest], [variant], _on_host)
         if isinstance(result, SourceError):
             raise result
         return np.ascontiguousarray(result.transpose(1, 2, 0))
@@ -98,9 +124,53 @@ class TorchRenderer:
 
     def render(self, files: Iterable[File], begin: Callable[[int], None]) -> Iterator[Rendered | Finished]:
         """`Renderer.render` in batches; `begin` is told of each file that is read, then of the batch's first."""
+        for result in self._results(files, begin, _on_host):
+            if isinstance(result, Finished):
+                yield result
+            else:
+                file, variant, image, planes = result
+                yield Rendered(file.place, variant, planes, image.source_hw, DECODERS.index(image.decoder))
+
+    def stored(self, files: Iterable[File | None], begin: Callable[[int], None]) -> Iterator[Stored | Finished]:
+        """`Renderer.stored` in batches: sums and normalisation are the device's work, and chunks come from it while it
+        goes on. Each is to be released, by whatever thread, for others to follow; it stays valid till then. While it
+        waits for that, `begin` has been told of -1, no file."""
+
+        def await_room() -> None:
+            begin(-1)
+            self._staging.await_room()
+
+        for result in self._results(files, begin, self._stage, await_room):
+            if isinstance(result, Finished):
+                yield result
+            else:
+                file, variant, image, (fetch, release) = result
+                decoder = DECODERS.index(image.decoder)
+                yield Stored(file.place, variant, image.source_hw, decoder, fetch, release)
+
+    def _stage(self, planes: torch.Tensor) -> list[tuple[Callable[[], Chunk], Callable[[], None]]]:
+        """How to fetch and to release the chunk of each image of uint8 (n, C, H, W)."""
+        chunks, sums = self._finisher(planes)
+        staged = self._staging.copy([chunks, sums], len(planes))
+        return [(functools.partial(_chunk_of, staged, place), staged.release) for place in range(len(planes))]
+
+    def _results(
+        self,
+        files: Iterable[File | None],
+        begin: Callable[[int], None],
+        deliver: Callable[[torch.Tensor], Sequence[T]],
+        await_room: Callable[[], None] = lambda: None,
+    ) -> Iterator[tuple[File, int, DeviceImage, T] | Finished]:
+        """Each variant of each file, as `deliver` gives it of uint8 (n, C, H, W); `await_room` comes before each."""
+        most_files, most_pixels = limits(self._device)
         batch: list[tuple[File, bytes]] = []
         pixels = 0
         for file in files:
+            if file is None:
+                if batch:
+                    yield from self._render(batch, begin, deliver, await_room)
+                batch, pixels = [], 0
+                continue
             begin(file.place)
             self._clock.enter(READ)
             try:
@@ -109,24 +179,28 @@ class TorchRenderer:
                 yield Finished(file.place, error)
                 continue
             own = _pixels_of(data)
-            if len(batch) == BATCH_FILES or (batch and pixels + own > BATCH_PIXELS):
-                yield from self._render(batch, begin)
+            if len(batch) == most_files or (batch and pixels + own > most_pixels):
+                yield from self._render(batch, begin, deliver, await_room)
                 batch, pixels = [], 0
             batch.append((file, data))
             pixels += own
         if batch:
-            yield from self._render(batch, begin)
+            yield from self._render(batch, begin, deliver, await_room)
 
     def _render(
-        self, batch: Sequence[tuple[File, bytes]], begin: Callable[[int], None]
-    ) -> Iterator[Rendered | Finished]:
+        self,
+        batch: Sequence[tuple[File, bytes]],
+        begin: Callable[[int], None],
+        deliver: Callable[[torch.Tensor], Sequence[T]],
+        await_room: Callable[[], None],
+    ) -> Iterator[tuple[File, int, DeviceImage, T] | Finished]:
         begin(batch[0][0].place)
         self._clock.enter(DECODE)
         all_decoded = self._decode(batch, begin)
         if all_decoded is None:
             middle = len(batch) // 2
-            yield from self._render(batch[:middle], begin)
-            yield from self._render(batch[middle:], begin)
+            yield from self._render(batch[:middle], begin, deliver, await_room)
+            yield from self._render(batch[middle:], begin, deliver, await_room)
             return
         results, batches, order = all_decoded
         decoded: list[tuple[File, DeviceImage]] = []
@@ -144,6 +218,8 @@ class TorchRenderer:
             places = np.flatnonzero(whole & wants)
             if not len(places):
                 break
+            self._clock.stop()
+            await_room()
             begin(decoded[places[0]][0].place)
             self._clock.enter(RENDER)
             files = [decoded[place][0] for place in places]
@@ -151,17 +227,17 @@ class TorchRenderer:
                 some(batches, places),
                 [file.digest for file in files],
                 [file.variants[turn] for file in files],
+                deliver,
             )
-            for place, file, planes in sorted(
+            self._clock.stop()
+            for place, file, outcome in sorted(
                 zip(places, files, rendered, strict=True), key=lambda each: order[each[0]]
             ):
-                if isinstance(planes, SourceError):
+                if isinstance(outcome, SourceError):
                     whole[place] = False
-                    yield Finished(file.place, planes)
+                    yield Finished(file.place, outcome)
                 else:
-                    image = decoded[place][1]
-                    decoder = DECODERS.index(image.decoder)
-                    yield Rendered(file.place, file.variants[turn], planes, image.source_hw, decoder)
+                    yield file, file.variants[turn], decoded[place][1], outcome
         for place in sorted(np.flatnonzero(whole), key=order.__getitem__):
             file, image = decoded[place]
             yield Finished(file.place, notes=image.notes)
@@ -181,17 +257,21 @@ class TorchRenderer:
             return [Failure("memory", "not enough memory on the device to decode it")], [], []
 
     def _variants(
-        self, batches: Sequence[Images], digests: Sequence[bytes], variants: Sequence[int]
-    ) -> list[np.ndarray | SourceError]:
-        """One variant of each image: uint8 (C, H, W) on the host, or why there is none."""
+        self,
+        batches: Sequence[Images],
+        digests: Sequence[bytes],
+        variants: Sequence[int],
+        deliver: Callable[[torch.Tensor], Sequence[T]],
+    ) -> list[T | SourceError]:
+        """One variant of each image, delivered, or why there is none."""
         sizes = [(height, width) for batch in batches for height, width in batch.sizes.tolist()]
         programs = [
             self._program(hw, digest, variant) for hw, digest, variant in zip(sizes, digests, variants, strict=True)
         ]
         sound = {place: program for place, program in enumerate(programs) if not isinstance(program, SourceError)}
         places = np.array(list(sound), np.int64)
-        planes = iter(self._run(some(batches, places), list(sound.values())) if sound else ())
-        return [program if isinstance(program, SourceError) else next(planes) for program in programs]
+        results = iter(self._run(some(batches, places), list(sound.values()), deliver) if sound else ())
+        return [program if isinstance(program, SourceError) else next(results) for program in programs]
 
     def _program(self, hw: tuple[int, int], digest: bytes, variant: int) -> Program | SourceError:
         channels = self.rendering.shape[0]
@@ -206,10 +286,15 @@ class TorchRenderer:
         except Exception as error:  # a transform may refuse an image: this one is listed
             return refused(error)
 
-    def _run(self, batches: Sequence[Images], programs: Sequence[Program]) -> Sequence[np.ndarray | SourceError]:
-        """Results of programs on the host; of a batch that fails, as where memory is short, its halves."""
+    def _run(
+        self,
+        batches: Sequence[Images],
+        programs: Sequence[Program],
+        deliver: Callable[[torch.Tensor], Sequence[T]],
+    ) -> Sequence[T | SourceError]:
+        """Results of programs, delivered; of a batch that fails, as where memory is short, its halves."""
         try:
-            return list(torch.stack(run(batches, programs)).cpu().numpy())
+            return deliver(torch.stack(run(batches, programs)))
         except torch.OutOfMemoryError:
             reason = SourceError("memory", "not enough memory on the device to render it")
         except Exception as error:  # of one image, as no other reaches its pixels
@@ -221,9 +306,35 @@ class TorchRenderer:
         middle = len(programs) // 2
         places = np.arange(len(programs))
         return [
-            *self._run(some(batches, places[:middle]), programs[:middle]),
-            *self._run(some(batches, places[middle:]), programs[middle:]),
+            *self._run(some(batches, places[:middle]), programs[:middle], deliver),
+            *self._run(some(batches, places[middle:]), programs[middle:], deliver),
         ]
+
+
+def own_gpu(number: int) -> torch.device:
+    """The GPU of a worker process of this number, made torch's current one."""
+    device = torch.device("cuda", number % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def limits(device: torch.device) -> tuple[int, int]:
+    """Most files and most pixels of a batch. On a GPU, as many as its free memory holds several times over: decoded,
+    filled up to a common size, and as what is computed of them."""
+    if device.type != "cuda":
+        return BATCH_FILES, BATCH_PIXELS
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return GPU_BATCH_FILES, max(BATCH_PIXELS, min(GPU_BATCH_PIXELS, free_bytes // _GPU_BYTES_A_PIXEL))
+
+
+def _on_host(planes: torch.Tensor) -> list[np.ndarray]:
+    return list(planes.cpu().numpy())
+
+
+def _chunk_of(staged: Staged, place: int) -> Chunk:
+    chunks, sums = staged.arrays()
+    total, total_of_squares = (tuple(values) for values in sums[place].tolist())
+    return Chunk(chunks[place], total, total_of_squares)
 
 
 def _pixels_of(data: bytes) -> int:

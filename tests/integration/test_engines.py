@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import zlib
 from importlib.metadata import version
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from cache_store import layout, open_cache
+from cache_store import layout, open_cache, writer
 from preprocess import PixelsWouldDiffer, Recipe, engines, repair, status
 from preprocess.builder import build
 from preprocess.render import DECODERS
@@ -27,6 +28,7 @@ from tests.integration.checks import (
     paths,
     stop_at,
 )
+from tests.integration.processes import slow_build, stop_and_wait, wait_until
 from tests.jpegs import NVJPEGS, OPENCVS
 from tests.unit.cache_store.stores import flip_bit
 
@@ -229,15 +231,46 @@ def test_more_variants_render_only_those(place):
     assert contents(place / "cache") == fresh(place, grown)
 
 
-def test_an_interrupted_build_goes_on_where_it_was(place):
+@pytest.fixture
+def crowded(place):
+    """The same with more photos than a batch takes."""
+    for number in range(70):
+        write_image(place / "photos" / "cat" / f"more{number}.png", 200 + number, 12, 9)
+    return place
+
+
+def test_an_interrupted_build_goes_on_where_it_was(crowded):
+    place = crowded
     options = {"workers": 1, "device": "torch-cpu", "shard_mib": SHARDS_OF_FOUR}
     with pytest.raises(KeyboardInterrupt):
         build(place / "photos", place / "begun", RECIPE, progress=stop_at("render", 4), **options)
     report = build(place / "photos", place / "begun", RECIPE, **options)
 
-    assert 0 < report.rendered < 11 * VARIANTS
-    assert report.rendered + report.reused == 11 * VARIANTS
-    assert contents(place / "begun") == contents(place / "cache")
+    assert 0 < report.rendered < 81 * VARIANTS
+    assert report.rendered + report.reused == 81 * VARIANTS
+    assert contents(place / "begun") == fresh(place)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_the_number_of_workers_changes_nothing(place, workers):
+    """As with several processes, each with a GPU of its own or all with one."""
+    build(place / "photos", place / "many", RECIPE, workers=workers, device="torch-cpu", shard_mib=SHARDS_OF_FOUR / 4)
+    assert contents(place / "many") == contents(place / "cache")
+    assert_sound(place / "many")
+
+
+def test_a_builder_that_is_killed_leaves_the_finished_shards(crowded, notes):
+    place, options = crowded, ("--device", "torch-cpu", "--workers", "1", "--shard-mib", str(SHARDS_OF_FOUR))
+    with slow_build(place / "photos", place / "begun", RECIPE, *options, sleep_s=0.01) as process:
+        wait_until(lambda: list(place.glob("begun/pending/*/*.record")), timeout_s=60, process=process)
+        stop_and_wait(process, signal.SIGKILL, group=False)
+    shards, _ = writer.recover(place / "begun")
+    kept = sum(len(shard.rows) for shard in shards)
+    report = build(place / "photos", place / "begun", RECIPE, workers=1, device="torch-cpu")
+
+    assert 0 < kept < 81 * VARIANTS
+    assert report.rendered == 81 * VARIANTS - kept
+    assert contents(place / "begun") == fresh(place)
 
 
 def test_statistics_of_the_dataset_are_exact_and_baked_in(place):

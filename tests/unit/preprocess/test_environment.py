@@ -127,6 +127,13 @@ def test_with_a_driver_torch_knows(monkeypatch, available, name):
     assert environment.gpu() == name
 
 
+@pytest.mark.parametrize(("found", "count"), [("NVIDIA H200", 4), (None, 0)])
+def test_gpus_are_counted_where_there_are_any(monkeypatch, found, count):
+    monkeypatch.setattr(environment, "gpu", lambda: found)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=SimpleNamespace(device_count=lambda: 4)))
+    assert environment.gpus() == count
+
+
 # Modules of a user's that hide ours
 
 

@@ -298,3 +298,108 @@ def test_leaving_by_an_exception_ends_the_workers(setup, files, notes, all_at_on
 )
 def test_how_a_worker_died_in_words(code, words):
     assert _how_it_died(code) == words
+
+
+# -- several jobs at a time -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_batches(setup):
+    """A setup whose engine works in batches, and jobs of two files each for it."""
+    (rendering,) = setup.renderings
+    return replace(setup, renderings=(replace(rendering, engine="opencv+torch"),))
+
+
+def batch_jobs(files, size=2):
+    return [replace(job, in_batches=True) for job in jobs_of(files, size)]
+
+
+def test_a_worker_that_works_in_batches_has_several_jobs_at_a_time(in_batches, files, notes):
+    begun = []
+
+    class Watching(Client):
+        def hashed(self, job, answer):
+            begun.append(("hashed", job.job_id))
+            return super().hashed(job, answer)
+
+        def done(self, job, answer):
+            begun.append(("done", job.job_id))
+            super().done(job, answer)
+
+    client = Watching()
+    with WorkerPool(in_batches, 1, 60) as pool:
+        pool.run(batch_jobs(files), client)
+
+    assert begun[:3] == [("hashed", 1), ("hashed", 2), ("hashed", 3)]
+    assert [kind for kind, _ in begun[3:]] == ["done"] * 3
+    assert len(client.rendered) == len(set(client.rendered)) == 6
+    assert client.updates[-1] == (6, 0)
+    assert max(client.updates) == (6, 0)
+
+
+def test_other_jobs_come_one_by_one_before_and_after_those(setup, in_batches, files, notes):
+    both = replace(setup, renderings=(*in_batches.renderings, *setup.renderings))
+    plain = [replace(job, job_id=job.job_id + 10, rendering=1) for job in jobs_of(files, 2)]
+    jobs = [plain[0], *batch_jobs(files), *plain[1:]]
+    client = Client()
+    with WorkerPool(both, 1, 60) as pool:
+        pool.run(jobs, client)
+
+    assert sorted(job.job_id for job, _ in client.finished) == [1, 2, 3, 11, 12, 13]
+    assert len(client.rendered) == 12
+
+
+@pytest.mark.parametrize(("spoilt", "workers"), [([3], 1), ([1, 4], 2)])
+def test_a_poisonous_item_among_many_jobs_costs_only_itself(in_batches, files, notes, spoilt, workers):
+    for place in spoilt:
+        spoil(files[place], b"SEGV")
+    client = Client()
+    with WorkerPool(in_batches, workers, 60) as pool:
+        pool.run(batch_jobs(files), client)
+
+    reason = "alone in a fresh worker process: killed by SIGSEGV"
+    assert sorted(client.poison) == [(place, reason) for place in spoilt]
+    assert len(client.rendered) == len(set(client.rendered)) == 6 - len(spoilt)
+    assert client.updates[-1] == (6 - len(spoilt), len(spoilt))
+
+
+def test_a_worker_with_many_jobs_that_is_killed_by_an_outsider_costs_none(in_batches, files, notes):
+    spoil(files[3], b"KILL")
+    client = Client()
+    with WorkerPool(in_batches, 1, 60) as pool:
+        pool.run(batch_jobs(files), client)
+
+    assert client.poison == []
+    assert len(client.rendered) == len(set(client.rendered)) == 6
+
+
+def test_an_item_that_hangs_among_many_jobs_costs_only_itself(in_batches, files, notes):
+    spoil(files[2], b"HANG")
+    client = Client()
+    with WorkerPool(in_batches, 1, 2) as pool:
+        pool.run(batch_jobs(files), client)
+
+    assert client.poison == [(2, "alone in a fresh worker process: no answer within 2 s")]
+    assert len(client.rendered) == 5
+
+
+def test_a_refused_write_of_a_worker_with_many_jobs_reaches_the_builder(in_batches, files, notes, tmp_path):
+    (tmp_path / "pending").rmdir()
+
+    with WorkerPool(in_batches, 1, 60) as pool, pytest.raises(StorageError, match="cannot create") as caught:
+        pool.run(batch_jobs(files), Client())
+
+    assert caught.value.exit_code == 7
+
+
+def test_a_worker_that_replaces_another_has_its_number(setup, files, notes, all_at_once, monkeypatch):
+    numbers, start = [], pipeline.WorkerProcess.start
+    monkeypatch.setattr(pipeline.WorkerProcess, "start", lambda setup: numbers.append(setup.number) or start(setup))
+    spoil(files[5], b"KILL")
+    client = Client()
+    with WorkerPool(setup, 3, 60) as pool:
+        pool.run(jobs_of(files, 2), client)
+
+    assert numbers[:3] == [0, 1, 2]
+    assert set(numbers) == {0, 1, 2}
+    assert len(client.rendered) == 6

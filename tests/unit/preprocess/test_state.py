@@ -86,3 +86,38 @@ def test_the_state_needs_no_open_file(both_ends):
     if before is not None:
         # Python's own map keeps one duplicate each; ours is closed.
         assert len(os.listdir("/proc/self/fd")) - before <= len(states)
+
+
+def test_the_item_in_hand_is_one_of_a_job(both_ends):
+    worker, builder = both_ends
+    worker.start_job(7)
+    worker.take_up(2)
+    assert (builder.job_id, builder.item, builder.begun) == (7, 2, 7)
+
+    worker.begin(9)
+    worker.take_up(1, 8)
+    assert (builder.job_id, builder.item, builder.begun) == (8, 1, 9)
+
+
+def test_what_was_told_with_the_end_of_a_job_is_not_counted_again(both_ends):
+    worker, builder = both_ends
+    worker.start_job()
+    for failed in (False, False, True):
+        worker.count(failed=failed)
+    worker.uncount(done=1, failed=1)
+
+    assert (builder.done, builder.failed) == (1, 0)
+
+
+def test_times_of_all_threads_are_added_up_and_told_once(both_ends):
+    worker, builder = both_ends
+    worker.start_job()
+    for stage, clock in enumerate((worker.clock, *worker.other_clocks)):
+        clock.spent_ns[stage] += 10 + stage
+    assert builder.spent_ns.tolist() == [10, 11, 12, 0, 0]
+    assert worker.tell() == (10, 11, 12, 0, 0)
+    worker.clock.spent_ns[0] += 5
+
+    assert builder.spent_ns.tolist() == [5, 0, 0, 0, 0]
+    worker.start_job()
+    assert builder.spent_ns.tolist() == [0] * 5

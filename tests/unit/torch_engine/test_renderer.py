@@ -10,7 +10,7 @@ import torch
 from cache_store.canonical import digest_of
 from preprocess import augment
 from preprocess.errors import SourceError, UsageError
-from preprocess.render import DECODERS, File, Finished, Rendered, Renderer
+from preprocess.render import DECODERS, File, Finished, Rendered, Renderer, Stored
 from preprocess.rendering import NVJPEG, TORCH, Rendering
 from preprocess.torch_engine import renderer as module
 from preprocess.torch_engine.nvjpeg import Nvjpeg
@@ -351,3 +351,87 @@ def test_an_engine_whose_decoder_is_not_here_is_refused_before_any_file(monkeypa
     monkeypatch.setattr(module, "library", none)
     with pytest.raises(UsageError, match="no JPEG decoder for cpu"):
         TorchRenderer(rendering(RESIZE, engine=NVJPEG), device=CPU)
+
+
+# What is stored
+
+
+def stored(renderer, files):
+    """(place, variant) -> bytes, type and sums of the chunk, and place -> its end; each chunk is released at once."""
+    chunks, ends = {}, {}
+    for result in renderer.stored(files, lambda place: None):
+        if isinstance(result, Stored):
+            chunk = result.fetch()
+            about = chunk.total, chunk.total_of_squares, result.source_hw, result.decoder
+            chunks[result.place, result.variant] = chunk.tensor.tobytes(), chunk.tensor.dtype, *about
+            result.release()
+        else:
+            ends[result.place] = (result.error.stage, result.error.reason) if result.error else result.notes
+    return chunks, ends
+
+
+@pytest.mark.parametrize("channels", ["rgb", "gray"])
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+def test_chunks_are_what_the_other_engine_stores(encoded, channels, dtype):
+    statistics = ((0.4,) * 3, (0.2,) * 3) if channels == "rgb" else ((0.4,), (0.2,))
+    wanted = rendering(*MIXED[:2], channels=channels, dtype=dtype).with_statistics(statistics)
+    files = [*files_of([*encoded, b"no image"]), unreadable(20)]
+    found = stored(TorchRenderer(wanted), files)
+    assert found == stored(Renderer(wanted), files)
+    assert len(found[0]) == 2 * len(encoded)
+    assert {chunk[1] for chunk in found[0].values()} == {np.dtype(dtype)}
+
+
+def test_a_pause_ends_a_batch_and_changes_no_bit(encoded, decodes):
+    wanted = rendering(*MIXED)
+    files = files_of(encoded)
+    expected = stored(TorchRenderer(wanted), files)
+    paused = [None, *files[:3], None, None, *files[3:], None]
+    decodes.clear()
+    assert stored(TorchRenderer(wanted), paused) == expected
+    assert decodes == [3, 4]
+    assert stored(Renderer(wanted), paused) == stored(Renderer(wanted), files)
+
+
+def test_chunks_stay_valid_until_they_are_released(encoded, monkeypatch):
+    monkeypatch.setattr(module, "BATCH_FILES", 3)
+    wanted = rendering(*MIXED)
+    expected, _ = stored(TorchRenderer(wanted), files_of(encoded, (0,)))
+    results = [
+        r for r in TorchRenderer(wanted).stored(files_of(encoded, (0,)), lambda p: None) if isinstance(r, Stored)
+    ]
+    assert {(r.place, r.variant): r.fetch().tensor.tobytes() for r in results} == {
+        key: chunk[0] for key, chunk in expected.items()
+    }
+
+
+def test_memory_that_is_short_for_what_is_stored_halves_the_batch(encoded, monkeypatch):
+    wanted = rendering(*MIXED)
+    expected = stored(TorchRenderer(wanted), files_of(encoded))
+    real, asked = module.Finisher.__call__, []
+
+    def at_most_one(self, planes):
+        asked.append(len(planes))
+        if len(planes) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, planes)
+
+    monkeypatch.setattr(module.Finisher, "__call__", at_most_one)
+    assert stored(TorchRenderer(wanted), files_of(encoded)) == expected  # more batches at a time than there are buffers
+    assert asked.count(1) == 2 * len(encoded)
+
+
+@pytest.mark.parametrize(("free", "pixels"), [(80 << 30, 128_000_000), (2 << 30, 67_108_864), (0, 32_000_000)])
+def test_a_gpus_batches_are_bounded_by_its_free_memory(monkeypatch, free, pixels):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 << 30))
+    assert module.limits(torch.device("cuda:1")) == (512, pixels)
+    assert module.limits(CPU) == (64, 32_000_000)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [0, 0, 0, 0]), (2, [0, 1, 0, 1]), (3, [0, 1, 2, 0])])
+def test_workers_share_gpus_out_by_their_numbers(monkeypatch, count, expected):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    devices = [module.own_gpu(number) for number in range(4)]
+    assert devices == chosen == [torch.device("cuda", place) for place in expected]
