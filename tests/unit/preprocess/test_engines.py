@@ -210,7 +210,7 @@ def test_each_engine_has_its_renderer():
 
     assert type(renderer_of(replace(PLAIN, engine=OPENCV))) is Renderer
     assert type(renderer_of(replace(PLAIN, engine=TORCH))) is TorchRenderer
-    with pytest.raises(UsageError, match="nvJPEG and torch on the GPU are needed, and this machine has no CUDA device"):
+    with pytest.raises(UsageError, match="nvJPEG and torch on the GPU are needed, and torch finds no CUDA device here"):
         renderer_of(replace(PLAIN, engine=NVJPEG))
 
 
