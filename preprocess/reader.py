@@ -109,7 +109,9 @@ class _Stopped(Exception):
 class Reader:
     """Reads jobs ahead in threads, as they come.
 
-    It is alone in receiving messages of the builder, until it has got one that is no job for it, or is stopped.
+    It is alone in receiving messages of the builder, until it has got one that is no job for it, or is stopped. A
+    thread of its own receives them as they come, whatever else waits: a builder that is held up while it sends hears
+    nothing, and everybody would wait for everybody.
 
     Parameters
     ----------
@@ -134,15 +136,21 @@ class Reader:
     ) -> None:
         self._connection, self._ours, self._send, self._clock = connection, ours, send, clock
         self._todo: deque[Any] = deque([first])
+        self._answers_due: deque[Wanted] = deque()
         self._ready: deque[Prepared] = deque()
         self._begun: list[Prepared] = []  # whose bytes may not all be taken yet
         self._changed = threading.Condition()
         self._idle = self._over = self._stop = False
         self._error: BaseException | None = None
+        self._lost: BaseException | None = None  # the connection
         self.at: tuple[int, int] | None = None
         self.rest: Any = None
-        self._thread = threading.Thread(target=self._serve, name="decant-reader", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=target, name=f"decant-{name}", daemon=True)
+            for name, target in (("receiver", self._receive), ("reader", self._serve))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     # -- the caller's side
 
@@ -188,13 +196,40 @@ class Reader:
             return self._over and not self._ready
 
     def stop(self) -> None:
-        """End the thread, unless a file does not let it go."""
+        """End the threads, unless a file does not let one go."""
         with self._changed:
             self._stop = True
             self._changed.notify_all()
-        self._thread.join(5)
+        for thread in self._threads:
+            thread.join(5)
 
-    # -- the thread's side
+    # -- the threads' side
+
+    def _receive(self) -> None:
+        try:
+            while not self._stop:
+                if not self._connection.poll(_TICK_S):
+                    continue
+                message = self._connection.recv()
+                with self._changed:
+                    (self._answers_due if isinstance(message, Wanted) else self._todo).append(message)
+                    self._changed.notify_all()
+                if not isinstance(message, Wanted) and not self._ours(message):
+                    return
+        except BaseException as error:  # such as EOFError; raised by whoever waits for a job
+            with self._changed:
+                self._lost = error
+                self._changed.notify_all()
+
+    def _received(self, messages: "deque[Any]") -> Any:
+        """The next of these, when it has come; `_changed` is held."""
+        while not messages:
+            if self._stop:
+                raise _Stopped
+            if self._lost is not None:
+                raise self._lost
+            self._changed.wait(_TICK_S)
+        return messages.popleft()
 
     def _serve(self) -> None:
         from concurrent.futures import ThreadPoolExecutor
@@ -215,23 +250,14 @@ class Reader:
                 self._changed.notify_all()
 
     def _next_job(self) -> Any:
-        if not self._todo:
-            if not self._connection.poll():
-                self._tell(idle=True)
-            self._todo.append(self._receive())
-            self._tell(idle=False)
-        return self._todo.popleft()
-
-    def _tell(self, *, idle: bool) -> None:
         with self._changed:
-            self._idle = idle
+            if not self._todo:
+                self._idle = True
+                self._changed.notify_all()
+            job = self._received(self._todo)
+            self._idle = False
             self._changed.notify_all()
-
-    def _receive(self) -> Any:
-        while not self._connection.poll(_TICK_S):
-            if self._stop:
-                raise _Stopped
-        return self._connection.recv()
+            return job
 
     def _await_room(self) -> None:
         with self._changed:
@@ -252,7 +278,8 @@ class Reader:
         hashed, kept = gathered(job, self._answers(job, threads), room)
         self._clock.stop()
         self._send(hashed)
-        wanted = self._wanted()
+        with self._changed:
+            wanted: Wanted = self._received(self._answers_due)
         needed = {place for place, _ in wanted.files}
         with self._changed:
             kept = {place: data for place, data in kept.items() if place in needed}
@@ -271,11 +298,6 @@ class Reader:
             self.at = job.job_id, place
             yield futures.popleft().result()
         self.at = None
-
-    def _wanted(self) -> Wanted:
-        while not isinstance(message := self._receive(), Wanted):
-            self._todo.append(message)  # a job that comes meanwhile
-        return message
 
 
 def read_singly(job: ReadJob, take_up: Callable[[int], None]) -> tuple[Hashed, dict[int, bytes]]:
