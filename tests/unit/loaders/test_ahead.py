@@ -93,9 +93,15 @@ def test_each_shard_has_its_turn_at_its_first_use():
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Shards that were asked for."""
+    """Shards that were asked for, by threads of this test: one that a former test has left may be late."""
     found = []
-    monkeypatch.setattr(ahead, "ask_for", lambda reader, shard, places: found.append(shard))
+    others = set(threading.enumerate()) - {threading.current_thread()}
+
+    def ask_for(reader, shard, places):
+        if threading.current_thread() not in others:
+            found.append(shard)
+
+    monkeypatch.setattr(ahead, "ask_for", ask_for)
     return found
 
 
