@@ -163,7 +163,7 @@ class Reader:
 
         Raises
         ------
-        Whatever has ended the reader, such as EOFError
+        EOFError, OSError : the builder is gone; or whatever else has ended the reader
         """
         with self._changed:
             while not (self._ready or self._idle or self._over):

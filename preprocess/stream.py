@@ -48,7 +48,7 @@ class Stream:
 
         Raises
         ------
-        Whatever has ended a thread: it is not about one image
+        StorageError, EOFError, OSError : the disk refuses, or the builder is gone; or whatever else has ended a thread
         """
         state = self._state
         state.start_job(first.job_id)
@@ -152,7 +152,7 @@ class _Writer:
 
         Raises
         ------
-        StorageError, … : what an earlier one has met
+        StorageError, OSError : what an earlier one has met
         """
         self._queue.put(result)
         self._check()

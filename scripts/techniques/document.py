@@ -30,7 +30,7 @@ def run_in_words(found: Mapping[str, Any]) -> str:
             f"```console\n$ {found['command']} --write docs/techniques.md\n```",
             "",
             f"- machine: {machine['processor']}, {machine['processors']} processors, {machine['memory_gib']:g} GiB, "
-            f"Linux {machine['system']}; GPU: {gpu}",
+            f"Linux {machine['system'].split('-')[0]}; GPU: {gpu}",
             f"- versions: {versions}; decant {found['commit']}",
             f"- images: {found['images']}; {found['rounds']} rounds; the run took {found['seconds'] / 60:.0f} minutes",
         ]
