@@ -64,7 +64,7 @@ bench-load: run-ready ## measure loading, beside the peers that are installed [A
 bench-techniques: run-ready ## measure what tutorials on input speed advise, see docs/techniques.md [ARGS=…]
 	@.venv/bin/python scripts/bench_techniques.py $(ARGS)
 
-bench-variants: run-ready ## what K, crop, flip and fresh augmentation do to accuracy, in about ten minutes [ARGS=…]
+bench-variants: run-ready ## what K, crop, flip and fresh augmentation do to accuracy, in six minutes [ARGS=…]
 	@.venv/bin/python scripts/bench_variants.py $(ARGS)
 
 demo: run-ready ## draw, build, report, train and measure in demo/, in two minutes [ARGS='--epochs 20']
