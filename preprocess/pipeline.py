@@ -21,6 +21,7 @@ from preprocess.clock import STAGES
 from preprocess.errors import WorkerError
 from preprocess.jobs import READY, Done, Hashed, Job, ReadJob, Setup, Wanted, is_streamed
 from preprocess.process import WorkerProcess
+from preprocess.rendering import NVJPEG
 from preprocess.standby import STANDBY
 
 _TICK_S = 0.2
@@ -98,7 +99,9 @@ class WorkerPool:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        idle = [worker for worker in self._workers if worker.ready and not worker.jobs] if kind is None else []
+        # A worker on a GPU would keep memory there that training wants.
+        keeps = kind is None and all(rendering.engine != NVJPEG for rendering in self._setup.renderings)
+        idle = [worker for worker in self._workers if worker.ready and not worker.jobs] if keeps else []
         for worker in self._workers:
             if worker not in idle[:1]:
                 worker.end()
@@ -242,18 +245,18 @@ class WorkerPool:
         if not worker.ready:
             self._replace_unready(worker)
             return
-        item, jobs = worker.state.item, worker.jobs
+        worker.end()  # from here on its state stands still
+        item, item_job, jobs = worker.state.item, worker.state.job_id, worker.jobs
         ids = [job.job_id for job in jobs]
         # A job that was sent to a worker which never came to it is the first one that it would have begun.
         begun = ids.index(worker.state.begun) if worker.state.begun in ids else 0
-        worker.end()
         self._respawn(worker)
         how = f"no answer within {self._stall_s:g} s" if hung else _how_it_died(worker.process.returncode)
         again: list[_Queued] = []
         for place, job in enumerate(jobs):
             client.dropped(job)
             entry = queued.pop(job.job_id)
-            if item >= 0 and isinstance(job, ReadJob) and job.job_id == worker.state.job_id:
+            if isinstance(job, ReadJob) and job.job_id == item_job and 0 <= item < len(job):
                 if len(job) == 1 and entry.alone:
                     totals.failed += 1
                     client.poisoned(job, f"alone in a fresh worker process: {how}")

@@ -182,9 +182,12 @@ class _Writer:
                     self._take(result)
             except BaseException as error:  # raised by whoever puts the next
                 self._error = error
-            finally:
+            try:
                 if isinstance(result, Stored):
                     result.release()
+            except BaseException as error:  # of a broken device
+                self._error = self._error or error
+            finally:
                 self._queue.task_done()
 
     def _take(self, result: _Open | Stored | Finished) -> None:

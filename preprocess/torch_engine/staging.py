@@ -117,9 +117,11 @@ class Staged:
         """One reader is done."""
         self._readers -= 1
         if not self._readers:
-            if self._event is not None:
-                self._event.synchronize()  # nobody has looked: the copy may still be under way
-            self._staging.take_back(self._buffer)
+            try:
+                if self._event is not None:
+                    self._event.synchronize()  # nobody has looked: the copy may still be under way
+            finally:  # a device that is broken must not keep others waiting
+                self._staging.take_back(self._buffer)
 
 
 def _room(tensor: torch.Tensor) -> int:

@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -403,3 +404,18 @@ def test_a_worker_that_replaces_another_has_its_number(setup, files, notes, all_
     assert numbers[:3] == [0, 1, 2]
     assert set(numbers) == {0, 1, 2}
     assert len(client.rendered) == 6
+
+
+@pytest.mark.parametrize(("engine", "kept"), [("opencv", 1), ("nvjpeg+torch", 0)])
+def test_a_worker_on_a_gpu_does_not_wait_for_the_next_build(setup, monkeypatch, engine, kept):
+    """It would keep memory of the GPU that training wants."""
+    workers, resting = [SimpleNamespace(ready=True, jobs=[], ended=0) for _ in range(2)], []
+    for worker in workers:
+        worker.end = lambda worker=worker: setattr(worker, "ended", 1)
+    monkeypatch.setattr(STANDBY, "keep", resting.append)
+
+    with WorkerPool(replace(setup, renderings=(replace(setup.renderings[0], engine=engine),)), 2, 60) as pool:
+        pool._workers = workers.copy()
+
+    assert len(resting) == kept
+    assert sum(worker.ended for worker in workers) == 2 - kept

@@ -20,6 +20,7 @@ from preprocess.jobs import REST, Done, Hashed, ReadJob, Setup, Wanted
 from preprocess.render import DECODER
 from preprocess.state import WorkerState
 from preprocess.torch_engine.renderer import TorchRenderer
+from preprocess.torch_engine.staging import Staging
 from preprocess.worker import Worker
 from tests.helpers import TINY, write_image
 
@@ -258,6 +259,34 @@ def test_a_device_that_breaks_ends_the_stream(tmp_path, files, monkeypatch):
     builder.hear(6)
     builder._thread.join(10)
 
+    assert "illegal memory access" in str(builder.error)
+
+
+def test_a_device_that_stays_broken_holds_nobody_up(tmp_path, files, monkeypatch):
+    """Each copy fails when it is fetched and when it is released, in more batches than are on their way at a time."""
+
+    class Broken:
+        def synchronize(self):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    copy = Staging.copy
+
+    def copied(self, tensors, readers):
+        staged = copy(self, tensors, readers)
+        staged._event = Broken()
+        return staged
+
+    monkeypatch.setattr(Staging, "copy", copied)
+    monkeypatch.setattr("preprocess.torch_engine.renderer.BATCH_FILES", 1)
+    builder = Builder(tmp_path / "stream", rendering())
+    builder.start(*jobs_of(files, 1))
+    thread = builder._thread
+    ends = time.monotonic() + 20
+    while thread.is_alive() and time.monotonic() < ends:
+        if builder._ours.poll(0.05) and isinstance(builder._ours.recv(), Hashed):
+            builder.send(Wanted(((0, (0,)),)))
+
+    assert not thread.is_alive()
     assert "illegal memory access" in str(builder.error)
 
 
