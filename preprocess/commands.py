@@ -1,5 +1,6 @@
 """The commands, each one call of a library function; loaded by `cli` when named."""
 
+import os
 import re
 import sys
 from datetime import datetime
@@ -27,6 +28,8 @@ FOLDER = _Place(path_type=Path)
 def say(text: str) -> None:
     """Results go to stdout; a file name that is not UTF-8 must not break the sentence.
 
+    Whoever reads them may leave early, as head does: what was done counts, and the exit code tells of it.
+
     Raises
     ------
     StorageError : they cannot be written there, as on a full disk
@@ -34,7 +37,9 @@ def say(text: str) -> None:
     try:
         click.echo(text.encode("utf-8", "backslashreplace"))
     except BrokenPipeError:
-        raise  # a reader that has seen enough, such as head
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # the interpreter flushes once more as it ends
+        os.close(nowhere)
     except OSError as error:
         raise storage_error("write", "standard output", error) from error
 

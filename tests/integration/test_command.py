@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import statistics
 import subprocess
 import sys
@@ -236,18 +237,34 @@ def test_a_progress_bar_where_somebody_looks(place, tmp_path):
     assert printed.startswith(b"built snapshot 000001")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["show", "cache"], ["build", "photos", "cache"]])
-def test_a_reader_that_has_seen_enough(place, arguments):
-    """`decant … | head -1`."""
+def unread(place, *arguments):
+    """`decant … | true`."""
     ours, theirs = os.pipe()
     os.close(ours)
     process = subprocess.run(
         [DECANT, *arguments], cwd=place, stdout=theirs, stderr=subprocess.PIPE, text=True, timeout=30, check=False
     )
     os.close(theirs)
-
     assert "Traceback" not in process.stderr
     assert "Exception ignored" not in process.stderr
+    return process.returncode
+
+
+@pytest.mark.parametrize("arguments", [["show", "cache"], ["build", "photos", "cache"], ["log", "cache", "--json"]])
+def test_a_reader_that_has_seen_enough_does_not_make_a_failure_of_what_was_done(place, arguments):
+    assert unread(place, *arguments) == 0
+
+
+def test_a_reader_that_has_seen_enough_does_not_hide_what_was_found(place, tmp_path):
+    shutil.copytree(place / "cache", tmp_path / "cache")
+    shard = next((tmp_path / "cache").glob("tensors/*/image/c.*"))
+    shard.write_bytes(b"damage" + shard.read_bytes()[6:])
+
+    assert unread(tmp_path, "verify", "cache") == 6
+
+
+def test_a_reader_that_has_seen_enough_of_the_help(place):
+    unread(place, "--help")
 
 
 # -- what is printed can be used ---------------------------------------------------------------------------------------
