@@ -291,11 +291,18 @@ def test_the_three_lines_of_python_run_as_printed(place, decant):
     assert ran.stdout == "(8, 3, 8, 8) torch.float16 [0, 0, 0, 0, 1, 1, 1, 1]\n"
 
 
-def test_modules_of_the_user_by_our_names_break_nothing(place, decant, tmp_path):
+OURS = ("loaders", "preprocess", "cache_store")
+
+
+@pytest.mark.parametrize(
+    ("names", "along"), [((*OURS, "cv2", "queue"), False), (OURS, True)], ids=["beside", "PYTHONPATH"]
+)
+def test_modules_of_the_user_by_our_names_break_nothing(place, decant, tmp_path, names, along):
     """A `loaders.py` or `preprocess.py` beside the user's script is to be expected."""
-    for name in ("loaders", "preprocess", "cache_store", "cv2", "queue"):
+    for name in names:
         (tmp_path / f"{name}.py").write_text("raise ImportError('the module of the user')\n")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment |= {"PYTHONPATH": str(tmp_path)} if along else {}
 
     decant(
         *("build", place / "photos", "cache", "--recipe", place / "recipe.yaml", "--workers", 1),
@@ -303,8 +310,10 @@ def test_modules_of_the_user_by_our_names_break_nothing(place, decant, tmp_path)
         env=environment,
     )
     decant("show", "cache", cwd=tmp_path, env=environment)
+    found = decant("doctor", cwd=tmp_path, env=environment, code=1)
 
     assert_as_rendered(tmp_path / "cache", place / "photos")
+    assert "hides decant's package 'preprocess'" in found.stdout
 
 
 # -- show and doctor ---------------------------------------------------------------------------------------------------
