@@ -217,6 +217,7 @@ def status(folders: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--max-failures", metavar="N|N%", help="Images that may fail; unless given the larger of 1% and 10.")
 @click.option("--settle", type=float, default=2, show_default=True, help="Seconds without a change before a build.")
 @click.option("--poll", type=float, default=1, show_default=True, help="Seconds between two looks at SOURCE.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document, on one line, for each build.")
 def watch(
     source: Path,
     cache: Path,
@@ -228,6 +229,7 @@ def watch(
     max_failures: str | None,
     settle: float,
     poll: float,
+    as_json: bool,
 ) -> None:
     """Build CACHE again whenever SOURCE has come to rest, until Ctrl-C or SIGTERM; a line for each build.
 
@@ -243,6 +245,7 @@ def watch(
     augment.library(without_torch=True)
     from preprocess.builder import build as build_cache
     from preprocess.report import BuildReport
+    from preprocess.watching import Outcome
     from preprocess.watching import watch as watch_folder
 
     def rebuild() -> BuildReport:
@@ -258,11 +261,15 @@ def watch(
                 progress=progress,
             )
 
+    def tell(outcome: Outcome) -> None:
+        now = datetime.now().astimezone()
+        say(outcome.to_json(now) if as_json else f"{now:%F %T}  {outcome}")
+
     _say_aside(f"watching {source}; Ctrl-C ends it")
     watch_folder(
         source,
         rebuild,
-        lambda line: say(f"{datetime.now():%F %T}  {line}"),
+        tell,
         recipe=recipe,
         settle_s=settle,
         poll_s=poll,

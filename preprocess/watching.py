@@ -1,10 +1,13 @@
 """Builds again whenever a folder of images has come to rest. It is looked at from time to time: a network file system
 tells nobody what another machine writes."""
 
+import json
 import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,10 +24,41 @@ _MOST_OF_THE_TIME = 4
 """A folder whose every look takes long is left alone so many times as long."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a folder's coming to rest.
+
+    Attributes
+    ----------
+    build : what a build did; None if there was none, or if it failed
+    reason : why it failed, or why there was nothing to build; None after a build
+    exit_code : that of the failure; 0 after a build, and while there is nothing to build
+    """
+
+    build: BuildReport | None = None
+    reason: str | None = None
+    exit_code: int = 0
+
+    @property
+    def event(self) -> str:
+        """'built', 'up to date', 'failed' or 'waiting'."""
+        if self.build is not None:
+            return "up to date" if self.build.up_to_date else "built"
+        return "failed" if self.exit_code else "waiting"
+
+    def to_json(self, at: datetime) -> str:
+        """All of it, and the time, as one JSON object on one line."""
+        head = {"time": at.isoformat(timespec="seconds"), "event": self.event}
+        return json.dumps(head | asdict(self))
+
+    def __str__(self) -> str:
+        return f"{self.event}: {self.reason}" if self.build is None else _in_words(self.build)
+
+
 def watch(
     source: str | os.PathLike[str],
     rebuild: Callable[[], BuildReport],
-    tell: Callable[[str], None],
+    tell: Callable[[Outcome], None],
     *,
     recipe: str | os.PathLike[str] | None = None,
     settle_s: float = 2,
@@ -41,7 +75,7 @@ def watch(
     ----------
     source : folder of images
     rebuild : builds
-    tell : given one line for each build, and one where none can be made
+    tell : given what came of each build, and why none can be made
     recipe : a file whose change is a change as well
     settle_s : how long nothing may have changed before a build
     poll_s : between two looks
@@ -59,27 +93,28 @@ def watch(
     signature(source_path)
     seen: object = None
     built: object = None
-    told, since, again_at, is_first = "", 0.0, math.inf, True
+    told: str | None = None
+    since, again_at, is_first = 0.0, math.inf, True
     while True:
         began = now()
         found, lacking = _look(source_path, recipe)
         if found != seen:
             seen, since = found, now()
         if (seen != built or began >= again_at) and began - since >= settle_s:
-            built, again_at, line = seen, math.inf, lacking
+            built, again_at, outcome = seen, math.inf, Outcome(reason=lacking)
             if not lacking:
                 try:
-                    line = _in_words(rebuild())
+                    outcome = Outcome(rebuild())
                 except (PreprocessError, CacheStoreError) as error:
                     if is_first and error.exit_code == UsageError.exit_code:
                         raise
-                    line = "failed: " + " ".join(str(error).split())
+                    outcome = Outcome(reason=" ".join(str(error).split()), exit_code=error.exit_code)
                     if isinstance(error, _PASSING):
                         again_at = now() + _RETRY_S
                 is_first = False
-            if line != told or again_at == math.inf:  # a lock that lasts is told once
-                tell(line)
-            told = line
+            if outcome.reason != told or again_at == math.inf:  # a lock that lasts is told once
+                tell(outcome)
+            told = outcome.reason
             continue
         sleep(max(poll_s, _MOST_OF_THE_TIME * (now() - began)))
 
@@ -89,8 +124,8 @@ def _look(source: Path, recipe: str | os.PathLike[str] | None) -> tuple[object, 
     try:
         digest, images = signature(source)
     except UsageError as error:
-        return str(error), f"waiting: {error}"
-    lacking = "" if images else f"waiting: SOURCE {str(source)!r} holds no image"
+        return str(error), str(error)
+    lacking = "" if images else f"SOURCE {str(source)!r} holds no image"
     if recipe is None:
         return digest, lacking
     try:

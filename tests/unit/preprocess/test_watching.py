@@ -55,7 +55,7 @@ class Stage:
         self.at(until, stop)
         settings = {"settle_s": 2, "poll_s": 1, "now": self.now, "sleep": self.sleep} | options
         with pytest.raises(KeyboardInterrupt):
-            watch(self.photos, rebuild or self.rebuild, self.told.append, **settings)
+            watch(self.photos, rebuild or self.rebuild, lambda outcome: self.told.append(str(outcome)), **settings)
 
 
 @pytest.fixture
