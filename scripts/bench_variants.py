@@ -35,7 +35,6 @@ from typing import Any
 
 from figures import commit
 
-ROOT = Path(__file__).resolve().parents[1]
 STORED, SIDE = 72, 64
 BATCH = 16
 LEARNING_RATE = 3e-3
