@@ -7,16 +7,14 @@ from pathlib import Path
 import click
 
 from preprocess import augment
-from preprocess.commands import FOLDER, say
+from preprocess.commands import FOLDER, RECIPE, SET, say
 
 
 @click.command()
 @click.argument("source", type=FOLDER)
 @click.argument("cache", type=FOLDER, required=False)
-@click.option("--recipe", type=FOLDER, help="YAML file; without it the cache's own, or the default.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
-)
+@RECIPE
+@SET
 @click.option("--steps-per-s", type=float, help="Steps a second of your model; unless given, a ResNet-18 is timed.")
 @click.option("--batch-size", type=int, default=256, show_default=True, help="Images a training step.")
 @click.option("--seconds", type=float, default=60, show_default=True, help="Time that all of it should take.")

@@ -24,6 +24,16 @@ class _Place(click.Path):
 
 FOLDER = _Place(path_type=Path)
 
+RECIPE = click.option("--recipe", type=FOLDER, help="YAML file; without it the cache's own, or the default.")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
+)
+STRICT = click.option("--strict", is_flag=True, help="Commit nothing if a single image fails (--max-failures 0).")
+MAX_FAILURES = click.option(
+    "--max-failures", metavar="N|N%", help="Images that may fail; unless given the larger of 1% and 10."
+)
+"""Options of several commands."""
+
 
 def say(text: str) -> None:
     """Results go to stdout; a file name that is not UTF-8 must not break the sentence.
@@ -78,16 +88,14 @@ def init(source: Path, output: Path, size: str | None, force: bool, as_json: boo
 @click.command()
 @click.argument("source", type=FOLDER)
 @click.argument("cache", type=FOLDER)
-@click.option("--recipe", type=FOLDER, help="YAML file; without it the cache's own, or the default.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
-)
+@RECIPE
+@SET
 @click.option("--workers", type=int, help="Processes; unless given, one for each processor, or for the GPU.")
 @click.option("--device", default="auto", show_default=True, help="auto (as the cache is), cpu or cuda.")
 @click.option("--limit", type=int, help="Only the first N images of each split, into a new cache.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, how long it takes and how big it gets.")
-@click.option("--strict", is_flag=True, help="Commit nothing if a single image fails (--max-failures 0).")
-@click.option("--max-failures", metavar="N|N%", help="Images that may fail; unless given the larger of 1% and 10.")
+@STRICT
+@MAX_FAILURES
 @click.option("--allow-shrink", is_flag=True, help="Permit a build that drops more than half of a split.")
 @click.option("--rerender", is_flag=True, help="Make new tensors where this environment renders other pixels.")
 @click.option("--retry-failed", is_flag=True, help="Try images again that are known not to decode or render.")
@@ -158,9 +166,7 @@ def build(
 @click.command()
 @click.argument("source", type=FOLDER)
 @click.option("--recipe", type=FOLDER, help="YAML file; without it the default.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
-)
+@SET
 @click.option("--split", help="Split to draw; the recipe's first unless given.")
 @click.option("-o", "--output", type=FOLDER, default="preview.png", show_default=True, help="PNG file to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -207,14 +213,12 @@ def status(folders: tuple[Path, ...], as_json: bool) -> None:
 @click.command()
 @click.argument("source", type=FOLDER)
 @click.argument("cache", type=FOLDER)
-@click.option("--recipe", type=FOLDER, help="YAML file; without it the cache's own, or the default.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
-)
+@RECIPE
+@SET
 @click.option("--workers", type=int, help="Processes; one for each processor unless given.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--strict", is_flag=True, help="Commit nothing if a single image fails (--max-failures 0).")
-@click.option("--max-failures", metavar="N|N%", help="Images that may fail; unless given the larger of 1% and 10.")
+@STRICT
+@MAX_FAILURES
 @click.option("--settle", type=float, default=2, show_default=True, help="Seconds without a change before a build.")
 @click.option("--poll", type=float, default=1, show_default=True, help="Seconds between two looks at SOURCE.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document, on one line, for each build.")

@@ -30,6 +30,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from figures import commit, machine_in_words, spread
 
 WORKERS = 2
 SIZE = 224
@@ -281,10 +282,6 @@ def measure(images: Path, work: Path, variants: int, rounds: int) -> dict:
     }
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
 def memory(photos: Path, work: Path, counts: list[int]) -> dict[str, float]:
     """Peak PSS in MB by number of images."""
     peaks = {}
@@ -295,11 +292,6 @@ def memory(photos: Path, work: Path, counts: list[int]) -> dict[str, float]:
         shutil.rmtree(work / "out")
         peaks[str(count)] = watch.peak_bytes / 1e6
     return peaks
-
-
-def commit() -> str:
-    result = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
 
 
 def main() -> None:
@@ -319,7 +311,7 @@ def main() -> None:
     few = max(8, arguments.images // 8)
     peaks = {} if arguments.no_memory else memory(arguments.photos, arguments.work, [few, arguments.images])
     whole = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors",
+        "machine": machine_in_words(),
         "python": platform.python_version(),
         "commit": commit(),
         "workers": WORKERS,

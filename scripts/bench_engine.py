@@ -12,10 +12,7 @@ tests and checks. Every answer is checked: 99.9 % of the pixels differ by no mor
 
 import argparse
 import json
-import os
 import platform
-import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from figures import commit, machine_in_words, spread
 
 BATCH = 64
 SIZE = 224
@@ -170,15 +168,6 @@ def check(theirs: list[np.ndarray], ours: list[np.ndarray]) -> None:
         sys.exit(f"wrong answer: {off / total:.2%} of the pixels are more than 2 levels off")
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def commit() -> str:
-    result = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
-
-
 def benches(files: list[bytes], only: set[str]) -> Iterator[tuple[str, dict[str, Callable[[], list[np.ndarray]]]]]:
     from preprocess.decode import decode
 
@@ -210,7 +199,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     files = files_of(arguments.photos, arguments.images)
     whole: dict = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors",
+        "machine": machine_in_words(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "opencv": cv2.__version__},
         "commit": commit(),
         "images": arguments.images,

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_build import SIZE, commit, make_images, recipe, work_seconds
+from bench_build import SIZE, make_images, recipe, work_seconds
+from figures import commit
 
 NOT_RUN = "not run: no CUDA"
 PIXELS = 3 * SIZE * SIZE

@@ -29,6 +29,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from figures import commit, machine_in_words, spread
 
 SIZE = 224
 WORKERS = 2
@@ -246,15 +247,6 @@ def read_and_sum(path: Path) -> int:
     return size
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def commit() -> str:
-    result = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("bench/incremental"), help="folder on the disk to measure")
@@ -273,7 +265,7 @@ def main() -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     whole: dict = {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors",
+        "machine": machine_in_words(),
         "python": platform.python_version(),
         "commit": commit(),
         "rounds": arguments.rounds,

@@ -28,14 +28,12 @@ import os
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -44,6 +42,8 @@ import numpy as np
 import torch
 from bench_caches import MEAN, STD, Content, kept, shard_files, write_cache
 from bench_peers import PEERS, Arrays, Peer
+from contenders import Apart, Contender, GivenUp, WrongValue, memory_now
+from figures import commit, machine, versions
 from torch.utils.data import DataLoader, Dataset
 
 from cache_store.pages import RESIDENT, forget
@@ -66,13 +66,11 @@ SETTING_EPOCHS = 3
 ANSWER_S = 180.0
 """A peer that says nothing for this long is given up."""
 
+PACKAGES = {"torch", "numpy", "opencv-python-headless", *(kind.distribution for kind in PEERS if kind.distribution)}
+
 DESCRIPTORS = 256
 GROWTH_EPOCHS = (5, 50)
 READ_BYTES = (1 << 20, 8 << 20)
-
-
-class WrongValue(Exception):
-    """A loader delivered something else than what was stored."""
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------
@@ -120,26 +118,6 @@ def is_window(content: Content, image: torch.Tensor, number: int) -> bool:
 
 
 # -- contenders -------------------------------------------------------------------------------------------------------
-
-
-class Contender:
-    """Something that delivers an epoch."""
-
-    def drain(self) -> int:
-        """Deliver one epoch; the number of samples."""
-        raise NotImplementedError
-
-    def epoch(self) -> tuple[int, float]:
-        """Samples and seconds of one epoch."""
-        begun = time.perf_counter()
-        samples = self.drain()
-        return samples, time.perf_counter() - begun
-
-    def check(self) -> None:
-        """Compare what is delivered with what was stored, if anything was."""
-
-    def close(self) -> None:
-        """Let go of processes and maps."""
 
 
 class Ours(Contender):
@@ -309,10 +287,6 @@ def fresh_processes() -> Any:
     return context
 
 
-class GivenUp(Exception):
-    """A contender in another process failed, ended or stopped answering; why."""
-
-
 class Served(Contender):
     """A contender in a process of its own, so that libraries share neither threads nor settings nor their end.
 
@@ -323,60 +297,22 @@ class Served(Contender):
     """
 
     def __init__(self, make: Callable[..., Contender], *arguments: Any, descriptors: int | None = None) -> None:
-        context = fresh_processes()
-        self._here, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, make, arguments, descriptors))
-        self._process.start()
-        there.close()
-        self._answer()
+        self._apart = Apart(fresh_processes(), ANSWER_S, _limited, descriptors, make, *arguments)
 
     def epoch(self) -> tuple[int, float]:
-        return self._ask("epoch")
+        return self._apart.ask("epoch")
 
     def check(self) -> None:
-        self._ask("check")
+        self._apart.ask("check")
 
     def close(self) -> None:
-        self._here.close()  # which tells it to end
-        self._process.join(10)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-
-    def _ask(self, what: str) -> Any:
-        self._here.send(what)
-        return self._answer()
-
-    def _answer(self) -> Any:
-        try:
-            if not self._here.poll(ANSWER_S):
-                raise GivenUp(f"no answer for {ANSWER_S:.0f} s")
-            done, value = self._here.recv()
-        except (EOFError, ConnectionError):
-            self._process.join(10)
-            raise GivenUp(f"its process ended with status {self._process.exitcode}") from None
-        except GivenUp:
-            self._process.kill()
-            raise
-        if not done:
-            raise GivenUp(value)
-        return value
+        self._apart.close()
 
 
-def _serve(
-    connection: Any, make: Callable[..., Contender], arguments: tuple[Any, ...], descriptors: int | None
-) -> None:
+def _limited(descriptors: int | None, make: Callable[..., Contender], *arguments: Any) -> Contender:
     if descriptors is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-    try:
-        contender = make(*arguments)
-        connection.send((True, None))
-        while True:
-            connection.send((True, getattr(contender, connection.recv())()))
-    except EOFError:  # the other end is closed: done
-        pass
-    except BaseException as error:
-        connection.send((False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"))
+    return make(*arguments)
 
 
 class _Prepared(Contender):
@@ -398,10 +334,7 @@ def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def private_bytes() -> int:
     """RssAnon of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no RssAnon")
+    return memory_now()["RssAnon"]
 
 
 # -- cold files -------------------------------------------------------------------------------------------------------
@@ -731,34 +664,6 @@ SECTIONS: dict[str, Callable[[Bench], None]] = {
 # -- all of it --------------------------------------------------------------------------------------------------------
 
 
-def machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.machine(),
-        "processors": len(os.sched_getaffinity(0)),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "system": platform.release(),
-    }
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    wanted = {"torch", "numpy", "opencv-python-headless", *(kind.distribution for kind in PEERS if kind.distribution)}
-    for name in sorted(wanted):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def commit() -> str:
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here), "describe", "--always", "--dirty"]
-    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-
-
 def table(bench: Bench) -> Iterator[str]:
     """Figures, then speeds, then what was skipped."""
     yield f"{'figure':27} {'what':58} {'median':>9} {'lowest':>9} {'highest':>9}  to reach"
@@ -782,7 +687,7 @@ def report(bench: Bench) -> dict[str, Any]:
     return {
         "config": {name: str(v) if isinstance(v, Path) else v for name, v in vars(bench.arguments).items()},
         "machine": machine(),
-        "versions": versions(),
+        "versions": {"python": platform.python_version()} | versions(sorted(PACKAGES)),
         "commit": commit(),
         "copy_threads": copy_threads(),
         "mean": MEAN,

@@ -29,14 +29,13 @@ import sys
 import tempfile
 import time
 import warnings
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looking for a GPU must not forbid to fork
 
 import torch
-from bench_load import commit, machine
+from figures import commit, machine, versions
 from techniques import (
     arithmetic,
     blur,
@@ -66,16 +65,6 @@ SECTIONS: dict[str, Any] = {
 }
 
 DISTRIBUTIONS = ("torch", "torchvision", "albumentations", "opencv-python-headless", "pillow", "numpy", "zarr")
-
-
-def versions() -> dict[str, str]:
-    found = {"Python": sys.version.split()[0]}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def device() -> str | None:
@@ -112,7 +101,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         "images": photos,
         "machine": machine(),
         "gpu": device(),
-        "versions": versions(),
+        "versions": {"Python": sys.version.split()[0]} | versions(DISTRIBUTIONS),
         "commit": commit(),
         "rounds": settings.rounds,
         "seconds": time.perf_counter() - begun,

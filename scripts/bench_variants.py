@@ -18,14 +18,12 @@ A seed fixes the augmentation's draws, the network's first weights and the order
 """
 
 import argparse
-import importlib.util
 import json
 import multiprocessing
 import os
 import platform
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,7 +33,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from figures import commit
+
 STORED, SIDE = 72, 64
 BATCH = 16
 LEARNING_RATE = 3e-3
@@ -83,12 +82,8 @@ def recipe(epochs: int, seed: int) -> dict[str, Any]:
 
 def draw(folder: Path, train: int, val: int) -> None:
     """So many training pictures a class out of demo 0, so many for validation out of the demos after it."""
-    spec = importlib.util.spec_from_file_location("make_demo", ROOT / "scripts" / "make_demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    make_demo = importlib.util.module_from_spec(spec)
-    sys.modules["make_demo"] = make_demo  # its classes are looked up there
-    spec.loader.exec_module(make_demo)
+    import make_demo
+
     left = {(split, name): count for split, count in (("train", train), ("val", val)) for name in make_demo.CLASSES}
     demo = 0
     while any(left.values()):
@@ -252,10 +247,8 @@ def write(docs: Path, figures: dict[str, Any]) -> None:
 def surroundings() -> dict[str, str]:
     import torch
 
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return {**versions, "machine": platform.machine(), "commit": commit or "unknown"}
+    return {**versions, "machine": platform.machine(), "commit": commit()}
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 32
 MEASURED_S = 2.0
-SIZE, RESIZED = 96, 110  # as in demo.yaml
+SIZE = 96  # as in demo.yaml
 
 
 def shown(program: str, *arguments: object) -> None:

@@ -20,8 +20,8 @@ def jpeg(seed: int = 0, height: int = 40, width: int = 56, *parameters: int) -> 
     return cv2.imencode(".jpg", picture(seed, height, width), parameters)[1].tobytes()
 
 
-def gray_jpeg(seed: int = 0, height: int = 40, width: int = 56) -> bytes:
-    return cv2.imencode(".jpg", picture(seed, height, width)[..., 0])[1].tobytes()
+def gray_jpeg(seed: int = 0) -> bytes:
+    return cv2.imencode(".jpg", picture(seed, 40, 56)[..., 0])[1].tobytes()
 
 
 def segment(marker: int, payload: bytes) -> bytes:

@@ -126,18 +126,18 @@ def cache_way(tools: Instruments, cache: Path, split: str, batch: int, measured:
     """A plain DataLoader over a cache, warm and cold."""
     way = CacheWay(measured)
     part = (os.path.abspath(cache), split, batch, SAMPLE, _MOST_READ_BYTES)
-    try:
-        tools.tell("the cache, warm")
-        seconds = tools.clock.part(_WARM_SHARE, _LEAST_S, _MOST_S)
-        found = tools.hand.ask("warm_rates", 2 * seconds + _GRACE_S, part=part, seconds=seconds)
-        way.warm, way.warm_float16 = found["float32"], found["float16"]
-    except Unmeasured as error:
-        way.why["warm"] = str(error)
-    try:
-        tools.tell("the cache, cold")
-        seconds = tools.clock.part(_COLD_SHARE, _LEAST_S, _MOST_S)
-        found = tools.hand.ask("cold_rates", 2 * seconds + _GRACE_S, part=part, seconds=seconds)
-        way.cold, way.cold_shuffled = found["by_shards"], found["shuffled"]
-    except Unmeasured as error:
-        way.why["cold"] = str(error)
+
+    def rates(which: str, share: float) -> dict[str, float]:
+        tools.tell(f"the cache, {which}")
+        seconds = tools.clock.part(share, _LEAST_S, _MOST_S)
+        try:
+            return tools.hand.ask(f"{which}_rates", 2 * seconds + _GRACE_S, part=part, seconds=seconds)
+        except Unmeasured as error:
+            way.why[which] = str(error)
+            return {}
+
+    warm = rates("warm", _WARM_SHARE)
+    way.warm, way.warm_float16 = warm.get("float32"), warm.get("float16")
+    cold = rates("cold", _COLD_SHARE)
+    way.cold, way.cold_shuffled = cold.get("by_shards"), cold.get("shuffled")
     return way

@@ -1,6 +1,5 @@
 """Measuring: contenders in processes of their own, in turn, checked after they were timed; and tables of figures."""
 
-import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -18,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 from bench_engine import files_of
-from bench_load import Contender, GivenUp, WrongValue
+from contenders import Apart, Contender, GivenUp, WrongValue, memory_now
 
 SIZE = 224
 LEAD_S = 0.2
@@ -124,9 +123,9 @@ class Technique(Contender):
         if self.cuda:
             return torch.cuda.max_memory_allocated()
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
-        before = status()
+        before = memory_now()
         self.drain()
-        return private(before) - self.private_before + status()["VmHWM"] - before["VmRSS"]
+        return private(before) - self.private_before + memory_now()["VmHWM"] - before["VmRSS"]
 
     def extra(self) -> dict[str, Any]:
         """More figures; asked for after the check."""
@@ -213,64 +212,21 @@ def processors() -> int:
 # -- processes ---------------------------------------------------------------------------------------------------------
 
 
-class Apart:
+def apart(make: Callable[[], Technique]) -> Apart:
     """A technique in a process of its own, forked after everything was imported, so that its memory is its own."""
-
-    def __init__(self, make: Callable[[], Technique]) -> None:
-        context = multiprocessing.get_context("fork")
-        self._here, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, make))
-        self._process.start()
-        there.close()
-        try:
-            self._answer()
-        except GivenUp:
-            self.close()
-            raise
-
-    def ask(self, what: str) -> Any:
-        self._here.send(what)
-        return self._answer()
-
-    def close(self) -> None:
-        if self._process.is_alive():
-            with contextlib.suppress(OSError):  # it ended by itself
-                self._here.send(None)
-            self._process.join(10)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._here.close()
-
-    def _answer(self) -> Any:
-        try:
-            if not self._here.poll(ANSWER_S):
-                raise GivenUp(f"no answer for {ANSWER_S:.0f} s")
-            done, value = self._here.recv()
-        except (EOFError, ConnectionError):
-            self._process.join(10)
-            raise GivenUp(f"its process ended with status {self._process.exitcode}") from None
-        if not done:
-            raise GivenUp(value)
-        return value
+    return Apart(multiprocessing.get_context("fork"), ANSWER_S, _in_a_fork, make)
 
 
-def _serve(connection: Any, make: Callable[[], Technique]) -> None:
+def _in_a_fork(make: Callable[[], Technique]) -> Technique:
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # forked siblings hold our pipe open: it has no end of file
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)  # what was freed before the fork would be used again, and not count
-    try:
-        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
-        before = private(status())
-        technique = make()
-        technique.private_before = before
-        connection.send((True, None))
-        while (what := connection.recv()) is not None:
-            connection.send((True, getattr(technique, what)()))
-        technique.close()
-    except BaseException as error:
-        connection.send((False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"))
+    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+    before = private(memory_now())
+    technique = make()
+    technique.private_before = before
+    return technique
 
 
 def alone(name: str, function: Callable[[], Any]) -> tuple[Any, int]:
@@ -282,22 +238,16 @@ def alone(name: str, function: Callable[[], Any]) -> tuple[Any, int]:
 
         def memory(self) -> int:
             """The peak of the resident set less its size now is what was freed; private memory grew by the rest."""
-            now = status()
+            now = memory_now()
             return now["VmHWM"] - now["VmRSS"] + private(now) - self.private_before
 
-    apart = Apart(Once)
+    process = apart(Once)
     try:
-        return apart.ask("run"), apart.ask("memory")
+        return process.ask("run"), process.ask("memory")
     except GivenUp as error:
         sys.exit(f"{name}: {error}")
     finally:
-        apart.close()
-
-
-def status() -> dict[str, int]:
-    """The memory lines of /proc/self/status, bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("Vm", "Rss"))}
+        process.close()
 
 
 def private(now: Mapping[str, int]) -> int:
@@ -320,33 +270,33 @@ def measure(section: str, contenders: Mapping[str, Callable[[], Technique] | str
 
     A wrong answer, or a contender that fails, ends the program.
     """
-    apart: dict[str, Apart] = {}
+    processes: dict[str, Apart] = {}
     seconds: dict[str, list[float]] = {}
     found: dict[str, Any] = {}
     name = ""
     try:
         for name, make in contenders.items():
             if not isinstance(make, str):
-                apart[name], seconds[name] = Apart(make), []
-        names = list(apart)
+                processes[name], seconds[name] = apart(make), []
+        names = list(processes)
         for number in range(-1, rounds):
             shift = number % len(names)
             for name in names[shift:] + names[:shift]:
-                images, taken = apart[name].ask("epoch")
+                images, taken = processes[name].ask("epoch")
                 if number >= 0:
                     seconds[name].append(taken / images)
         for name, make in contenders.items():
             if isinstance(make, str):
                 found[name] = {"missing": make}
                 continue
-            peak = apart[name].ask("memory")
-            apart[name].ask("check")
-            found[name] = figures(seconds[name]) | {"peak_mb": peak / 1e6} | apart[name].ask("extra")
+            peak = processes[name].ask("memory")
+            processes[name].ask("check")
+            found[name] = figures(seconds[name]) | {"peak_mb": peak / 1e6} | processes[name].ask("extra")
             say(section, name, f"{found[name]['ms']:10.4f} ms an image {peak / 1e6:8.1f} MB")
     except GivenUp as error:
         sys.exit(f"{section}, {name}: {error}")
     finally:
-        for each in apart.values():
+        for each in processes.values():
             each.close()
     return found
 

@@ -9,7 +9,6 @@ import torch
 from bench_caches import MEAN, STD
 from torch.utils.data import DataLoader, Dataset
 
-from cache_store.normalise import normalisation_table
 from loaders import CachedDataset
 from preprocess.render import Normaliser, to_planes
 from techniques.common import NO_GPU, SIZE, Settings, measure, peak, table, whole
@@ -18,8 +17,6 @@ from techniques.stores import Loading, build_cache, file_of, pixels, rendered, s
 WORKERS = (0, 1, 2, 4)
 BATCHES = (16, 64, 128)
 PINNED_BATCH = 64
-
-TABLE = normalisation_table(MEAN, STD)
 
 
 class Decoding(Dataset):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_caches import MEAN, STD
-from bench_load import WrongValue
+from contenders import WrongValue
 
 from loaders.buffers import POOL
 from techniques.common import EachInput, Settings, Technique, compare, measure, plain_table, row, short, table

@@ -10,13 +10,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from bench_load import WrongValue
+from contenders import WrongValue, memory_now
 from torch.utils.data import DataLoader
 
 from cache_store.verify import verify
 from loaders import CachedDataset
 from preprocess import build
-from techniques.common import Settings, alone, private, say, short, status, table
+from techniques.common import Settings, alone, private, say, short, table
 
 ROUNDS = {"build": 3, "update": 3, "open": 10, "load": 20, "verify": 5}
 """Of each measurement, unless fewer are asked for; the quickest counts, as powers are wanted and not the weather."""
@@ -173,7 +173,7 @@ class Place:
         dataset = CachedDataset(self.cache)
         batch = next(iter(DataLoader(dataset, batch_size=BATCH, shuffle=True)))
         seconds = time.perf_counter() - begun
-        self.held = max(self.held, private(status()))
+        self.held = max(self.held, private(memory_now()))
         expect(len(batch[1]), min(BATCH, self.point.images), "samples in a batch")
         return seconds
 
@@ -185,7 +185,7 @@ class Place:
         begun = time.perf_counter()
         samples = sum(len(labels) for _, labels in loader)
         seconds = time.perf_counter() - begun
-        self.held = max(self.held, private(status()))
+        self.held = max(self.held, private(memory_now()))
         expect(samples, self.point.images, "samples in an epoch")
         return seconds
 
@@ -214,7 +214,7 @@ def measured(place: Place, job: str, rounds: int) -> dict[str, float]:
         return place.update(number * changed) if job == "update" else getattr(place, job)()
 
     def all_rounds() -> tuple[float, int]:
-        before = private(status())
+        before = private(memory_now())
         seconds = min(work(number) for number in range(rounds))
         return seconds, place.held - before
 

@@ -41,6 +41,25 @@ def contents(cache: Path, snapshot: str | None = None) -> dict[str, Any]:
         }
 
 
+def statistics(cache: Path, snapshot: str | None = None) -> tuple[Any, Any]:
+    """mean and std that `train` is normalised by."""
+    train = contents(cache, snapshot)["splits"]["train"]
+    return train["mean"], train["std"]
+
+
+def pixel_statistics(cache: Path) -> tuple[np.ndarray, np.ndarray]:
+    """mean and std of the stored images, from their pixels in float64."""
+    with open_cache(cache) as opened:
+        table = opened.split("train")
+        lookup = normalisation_table(table.mean, table.std)
+        images = [
+            denormalise(opened.image("train", i, k), lookup) / 255
+            for i in range(len(table))
+            for k in range(table.variants)
+        ]
+    return np.mean(images, (0, 2, 3)), np.std(images, (0, 2, 3))
+
+
 def paths(cache: Path, split: str = "train") -> list[str]:
     with open_cache(cache) as opened:
         return [os.fsdecode(path) for path in opened.split(split).paths()]

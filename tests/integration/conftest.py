@@ -2,15 +2,13 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import decoders
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.integration.processes import DECANT
 
 Decant = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -29,7 +27,7 @@ def decant() -> Decant:
 
     def run(*arguments: object, code: int = 0, **options: object) -> "subprocess.CompletedProcess[str]":
         command = [
-            str(Path(sys.executable).with_name("decant")),
+            DECANT,
             *(os.fsdecode(os.fspath(a)) if isinstance(a, os.PathLike) else str(a) for a in arguments),
         ]
         settings: dict[str, object] = {"capture_output": True, "text": True, "timeout": 60}

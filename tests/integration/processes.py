@@ -13,6 +13,7 @@ from pathlib import Path
 from tests import decoders
 
 ROOT = Path(__file__).resolve().parents[2]
+DECANT = str(Path(sys.executable).with_name("decant"))
 
 _DECANT = """
 import functools, signal, sys

@@ -2,16 +2,13 @@
 
 import json
 import os
-import pty
 import re
-import select
 import shutil
 import statistics
 import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,9 +21,8 @@ from preprocess.cli import _COMMANDS
 from preprocess.sheet import Grid
 from tests.helpers import TINY, image_folder
 from tests.integration.checks import assert_as_rendered, contents
-from tests.integration.processes import ROOT
-
-DECANT = str(Path(sys.executable).with_name("decant"))
+from tests.integration.processes import DECANT, ROOT
+from tests.terminal import watched
 
 
 @pytest.fixture(scope="module")
@@ -212,29 +208,15 @@ def test_strict_and_the_budget_as_options(place, decant, tmp_path):
 
 
 def test_a_progress_bar_where_somebody_looks(place, tmp_path):
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [DECANT, "build", "photos", tmp_path / "cache", "--recipe", "recipe.yaml", "--workers", "1"],
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
-    )
-    os.close(theirs)
-    shown = b""
-    while select.select([ours], [], [], 30)[0]:
-        try:
-            shown += os.read(ours, 65536)
-        except OSError:  # the other end is closed
-            break
-    os.close(ours)
-    printed, _ = process.communicate(timeout=30)
+    command = [DECANT, "build", "photos", tmp_path / "cache", "--recipe", "recipe.yaml", "--workers", "1"]
 
-    assert process.returncode == 0
+    ran, shown = watched(command, place, TERM="xterm", COLUMNS="120")
+
+    assert ran.returncode == 0
     assert b"render" in shown
     assert b"8/8" in shown
     assert b"Traceback" not in shown
-    assert printed.startswith(b"built snapshot 000001")
+    assert ran.stdout.startswith(b"built snapshot 000001")
 
 
 def unread(place, *arguments):

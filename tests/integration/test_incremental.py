@@ -15,7 +15,7 @@ from preprocess import RecipeError
 from preprocess.builder import build
 from preprocess.scan import stat_of
 from tests.helpers import TINY, image_folder, picture, write_image
-from tests.integration.checks import assert_as_rendered, contents, failures, labels, paths
+from tests.integration.checks import assert_as_rendered, contents, failures, labels, paths, pixel_statistics, statistics
 
 RESIZE = {"Resize": {"height": 8, "width": 8}}
 CROP = {"CenterCrop": {"height": 8, "width": 8}}
@@ -386,22 +386,6 @@ def test_another_split_folder_joins_a_cache_with_the_default_recipe(tmp_path):
 
 
 # -- statistics --------------------------------------------------------------------------------------------------------
-
-
-def statistics(cache, snapshot=None):
-    train = contents(cache, snapshot)["splits"]["train"]
-    return train["mean"], train["std"]
-
-
-def pixel_statistics(cache):
-    """mean and std of the stored images, from their pixels in float64."""
-    from cache_store.normalise import denormalise, normalisation_table
-
-    with open_cache(cache) as opened:
-        table = opened.split("train")
-        lookup = normalisation_table(table.mean, table.std)
-        images = [denormalise(opened.image("train", i), lookup) / 255 for i in range(len(table))]
-    return np.mean(images, (0, 2, 3)), np.std(images, (0, 2, 3))
 
 
 def test_the_datasets_statistics_are_exact(built):

@@ -5,9 +5,7 @@ Each row of a table is one situation. All names of folders hold spaces and lette
 
 import json
 import os
-import pty
 import re
-import select
 import shutil
 import subprocess
 import sys
@@ -26,9 +24,8 @@ from loaders import CachedDataset, ShardShuffleSampler, to_device
 from preprocess import Recipe, RecipeError, UsageError, build, cli
 from preprocess.errors import SourceError
 from tests.helpers import TINY, image_folder
-from tests.integration.processes import ROOT
-
-DECANT = str(Path(sys.executable).with_name("decant"))
+from tests.integration.processes import DECANT, ROOT
+from tests.terminal import watched
 
 
 def edited_root(cache: Path, **changes: object) -> None:
@@ -538,24 +535,10 @@ def test_help_fits_into_80_columns(monkeypatch, capsys, command):
 
 def test_a_terminal_without_colours(place, tmp_path):
     """A dumb terminal of 80 columns gets no escape sequence and no line that it would break."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [DECANT, "build", "phö tos", tmp_path / "cache", "--recipe", "good.yaml", "--workers", "1"],
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-        env=os.environ | {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "80", "PYTHONPATH": str(ROOT)},
-    )
-    os.close(theirs)
-    shown = b""
-    while select.select([ours], [], [], 30)[0]:
-        try:
-            shown += os.read(ours, 65536)
-        except OSError:  # the other end is closed
-            break
-    os.close(ours)
-    process.communicate(timeout=30)
+    command = [DECANT, "build", "phö tos", tmp_path / "cache", "--recipe", "good.yaml", "--workers", "1"]
 
-    assert process.returncode == 0
+    ran, shown = watched(command, place, TERM="dumb", NO_COLOR="1", COLUMNS="80", PYTHONPATH=str(ROOT))
+
+    assert ran.returncode == 0
     assert b"\x1b" not in shown
     assert all(len(line) <= 80 for line in shown.decode().splitlines())

@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 
 from cache_store import layout
-from cache_store.normalise import denormalise, normalisation_table
 from cache_store.reader import open_cache
 from preprocess import UsageError
 from preprocess.builder import build
 from tests.helpers import TINY, image_folder, write_image
-from tests.integration.checks import SHARDS_OF_FOUR, Watcher, assert_as_rendered, contents, stop_at
+from tests.integration.checks import (
+    SHARDS_OF_FOUR,
+    Watcher,
+    assert_as_rendered,
+    contents,
+    pixel_statistics,
+    statistics,
+    stop_at,
+)
 from tests.integration.processes import decoded
 
 NOTING = "tests.decoders:decode"
@@ -36,24 +43,6 @@ def again(built, recipe=None, **options):
     assert_as_rendered(cache, photos)
     assert (decoded() - before) * report.variants["train"] == report.rendered
     return report
-
-
-def statistics(cache, snapshot=None):
-    train = contents(cache, snapshot)["splits"]["train"]
-    return train["mean"], train["std"]
-
-
-def pixel_statistics(cache):
-    """mean and std of the stored images, from their pixels in float64."""
-    with open_cache(cache) as opened:
-        table = opened.split("train")
-        lookup = normalisation_table(table.mean, table.std)
-        images = [
-            denormalise(opened.image("train", i, k), lookup) / 255
-            for i in range(len(table))
-            for k in range(table.variants)
-        ]
-    return np.mean(images, (0, 2, 3)), np.std(images, (0, 2, 3))
 
 
 def shards(cache):

@@ -1,10 +1,7 @@
 """`decant log`, `rollback`, `verify`, `repair` and `gc`, as a shell sees them."""
 
 import json
-import os
-import pty
 import shutil
-import subprocess
 
 import pytest
 
@@ -12,6 +9,8 @@ from cache_store import layout, open_cache
 from preprocess.builder import build
 from tests.helpers import TINY, image_folder
 from tests.integration.checks import SHARDS_OF_FOUR, assert_as_rendered
+from tests.integration.processes import DECANT
+from tests.terminal import watched
 from tests.unit.cache_store.stores import flip_bit
 
 
@@ -115,13 +114,9 @@ def test_gc(place, decant):
 
 
 def test_a_bar_where_somebody_looks_and_none_where_nobody_does(place, decant):
-    ours, theirs = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
-    decant("verify", "cache", cwd=place, capture_output=False, stdout=subprocess.PIPE, stderr=theirs, env=environment)
-    os.close(theirs)
-    shown = os.read(ours, 65536)
-    os.close(ours)
+    ran, shown = watched([DECANT, "verify", "cache"], place, TERM="xterm", COLUMNS="120")
 
+    assert ran.returncode == 0
     assert b"verify" in shown
     assert b"/s" in shown
     assert decant("verify", "cache", cwd=place).stderr == ""

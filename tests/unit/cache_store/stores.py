@@ -108,17 +108,15 @@ def snapshot_of(commit: Commit, splits: dict[str, SplitTable]) -> Snapshot:
     )
 
 
-def make_cache(
-    cache: Path, samples: int = 6, variants: int = 1, dtype: str = "float16", slots: int = SLOTS, split: str = "train"
-) -> Snapshot:
+def make_cache(cache: Path, samples: int = 6, variants: int = 1, dtype: str = "float16") -> Snapshot:
     """Commit one snapshot of samples 0, 1, … into a new or existing cache, all of them in new shards."""
     writer.claim_folder(cache)
     build = writer.begin(cache)
-    shards = pending_shards(build, samples, variants, dtype, slots)
+    shards = pending_shards(build, samples, variants, dtype)
     commit = Commit(cache, build)
-    commit.ensure_tensors(spec(dtype, slots))
+    commit.ensure_tensors(spec(dtype))
     numbers = commit.adopt(spec(dtype).tensors_id, shards)
-    snapshot = snapshot_of(commit, {split: split_table(shards, numbers, samples, variants, dtype)})
+    snapshot = snapshot_of(commit, {"train": split_table(shards, numbers, samples, variants, dtype)})
     commit.publish(snapshot)
     writer.clear_pending([build])
     return snapshot

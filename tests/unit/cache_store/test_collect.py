@@ -53,9 +53,9 @@ def keep_some(cache, chosen):
     writer.clear_pending([build])
 
 
-def held(cache, snapshot=None):
+def held(cache):
     """path -> tensor of all samples."""
-    with open_cache(cache, snapshot) as opened:
+    with open_cache(cache) as opened:
         table = opened.split("train")
         return {path: opened.image("train", i).tobytes() for i, path in enumerate(table.paths())}
 

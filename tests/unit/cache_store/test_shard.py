@@ -28,8 +28,8 @@ def chunks(count: int) -> list[np.ndarray]:
     return list(np.random.default_rng(0).standard_normal((count, *SHAPE)).astype(np.float16))
 
 
-def write(path, count=3, slots=SLOTS):
-    with ShardWriter(path, slots, CHUNK_BYTES) as file:
+def write(path, count=3):
+    with ShardWriter(path, SLOTS, CHUNK_BYTES) as file:
         for chunk in chunks(count):
             file.append(chunk)
     return path

@@ -43,8 +43,8 @@ def cache(made, tmp_path):
     return shutil.copytree(made, tmp_path / "cache")
 
 
-def shard(cache, number, dtype="float16"):
-    return layout.shard_file(cache, spec(dtype).tensors_id, number)
+def shard(cache, number):
+    return layout.shard_file(cache, spec().tensors_id, number)
 
 
 def found(cache):

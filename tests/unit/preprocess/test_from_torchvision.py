@@ -24,8 +24,8 @@ NEAREST, NEAREST_EXACT = InterpolationMode.NEAREST, InterpolationMode.NEAREST_EX
 SIZES = [(375, 500), (401, 333), (300, 300), (90, 70)]
 
 
-def ours_of(recipe, image, state=0, split="train"):
-    return Pipeline(recipe.splits[split].transforms)(image, state)
+def ours_of(recipe, image):
+    return Pipeline(recipe.splits["train"].transforms)(image, 0)
 
 
 def theirs_of(pipeline, image):

@@ -24,8 +24,8 @@ def of(*transforms, **recipe):
     return Recipe.from_dict({"splits": {"train": {"transforms": list(transforms)}}} | recipe)
 
 
-def transforms_of(recipe, split="train"):
-    return recipe.with_splits([]).named_splits[split].transforms
+def transforms_of(recipe):
+    return recipe.with_splits([]).named_splits["train"].transforms
 
 
 def arguments_of(recipe, number=0):

@@ -91,8 +91,8 @@ def test_planes_are_the_channels():
 # -- variants ----------------------------------------------------------------------------------------------------------
 
 
-def encoded(seed=0, height=40, width=50):
-    return cv2.imencode(".png", picture(seed, height, width))[1].tobytes()
+def encoded(seed=0):
+    return cv2.imencode(".png", picture(seed, 40, 50))[1].tobytes()
 
 
 def test_one_decode_serves_all_variants_undisturbed():

@@ -24,8 +24,8 @@ def report(**changes):
     return BuildReport(**(values | changes))
 
 
-def failure(path, reason, stage="decode"):
-    return {"path": path, "stage": stage, "reason": reason}
+def failure(path, reason):
+    return {"path": path, "stage": "decode", "reason": reason}
 
 
 def test_a_build_in_words():

@@ -84,14 +84,12 @@ def test_what_was_read_is_noted_where_it_did_not_fail():
 # -- recognition -------------------------------------------------------------------------------------------------------
 
 
-def table_of(rows: dict[str, tuple[int, int, int, int]], scanned_ns: int = SCANNED) -> SplitTable:
+def table_of(rows: dict[str, tuple[int, int, int, int]]) -> SplitTable:
     paths, ends = join_strings([os.fsencode(path) for path in rows])
     stats = stats_of(*rows.values())
     digests = np.frombuffer(b"".join(digest_of(path.encode()) for path in rows), np.uint8).reshape(-1, 16)
     columns = {name: stats[name] for name in STAT.names}
-    return SplitTable(
-        "", (), (), scanned_ns, ("opencv",), columns | {"path": paths, "path_end": ends, "digest": digests}
-    )
+    return SplitTable("", (), (), SCANNED, ("opencv",), columns | {"path": paths, "path_end": ends, "digest": digests})
 
 
 FILE = (1234, OLD, OLD, 77)
