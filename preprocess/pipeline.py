@@ -170,10 +170,7 @@ class WorkerPool:
                     continue
                 given = True
                 queued[entry.job.job_id] = entry
-                worker.jobs.append(entry.job)
-                worker.used = True
-                with contextlib.suppress(OSError):  # dead: the next wait tells
-                    worker.connection.send(entry.job)
+                worker.give(entry.job)
 
     def _next(self, queue: deque[_Queued], worker: WorkerProcess) -> _Queued | None:
         """What a worker does next, or beside what it has. A suspect goes to a worker that has done nothing yet: for
@@ -246,14 +243,11 @@ class WorkerPool:
             self._replace_unready(worker)
             return
         worker.end()  # from here on its state stands still
-        item, item_job, jobs = worker.state.item, worker.state.job_id, worker.jobs
-        ids = [job.job_id for job in jobs]
-        # A job that was sent to a worker which never came to it is the first one that it would have begun.
-        begun = ids.index(worker.state.begun) if worker.state.begun in ids else 0
+        item, item_job, begun = worker.state.item, worker.state.job_id, worker.begun()
         self._respawn(worker)
         how = f"no answer within {self._stall_s:g} s" if hung else _how_it_died(worker.process.returncode)
         again: list[_Queued] = []
-        for place, job in enumerate(jobs):
+        for place, job in enumerate(worker.jobs):
             client.dropped(job)
             entry = queued.pop(job.job_id)
             if isinstance(job, ReadJob) and job.job_id == item_job and 0 <= item < len(job):
@@ -266,9 +260,9 @@ class WorkerPool:
                     again.append(_Queued(replace(job.part(rest, client.new_job_id()), singly=True)))
                 continue
             entry = _Queued(replace(job, job_id=client.new_job_id()), entry.attempts)
-            if place <= begun and item >= 0 and isinstance(entry.job, ReadJob):
+            if place < begun and item >= 0 and isinstance(entry.job, ReadJob):
                 entry.job = replace(entry.job, singly=True)
-            elif place <= begun:
+            elif place < begun:
                 entry.attempts += 1
                 if entry.attempts >= _ATTEMPTS:
                     raise WorkerError(

@@ -18,6 +18,7 @@ from preprocess.clock import STAGES
 from preprocess.errors import WorkerError
 from preprocess.jobs import Done, NormaliseJob, Part, ReadJob, Setup, Wanted
 from preprocess.pipeline import WorkerPool, _how_it_died
+from preprocess.process import WorkerProcess
 from preprocess.standby import STANDBY
 from tests import decoders
 from tests.helpers import TINY, write_image
@@ -419,3 +420,71 @@ def test_a_worker_on_a_gpu_does_not_wait_for_the_next_build(setup, monkeypatch, 
 
     assert len(resting) == kept
     assert sum(worker.ended for worker in workers) == 2 - kept
+
+
+class Dead(WorkerProcess):
+    """A worker as it was when it died, without the process."""
+
+    @staticmethod
+    def of(item, item_job, begun):
+        state = SimpleNamespace(item=item, job_id=item_job, begun=begun)
+        silent = SimpleNamespace(send=lambda job: None)
+        process = SimpleNamespace(returncode=-signal.SIGSEGV)
+        return Dead(process, silent, state, None, 0.0, -1, ready=True)
+
+
+@pytest.fixture
+def buried(setup, monkeypatch):
+    """Gives jobs to a worker that finishes some of them and dies: what is tried next, as (items, singly, alone)."""
+
+    def bury(jobs, done, worker):
+        pool = WorkerPool(setup, 1, 60)
+        pool._workers = [worker]
+        monkeypatch.setattr(pool, "_spawn", lambda number: None)
+        queued = {job.job_id: pipeline._Queued(job) for job in jobs}
+        for job in jobs:
+            worker.give(job)
+        worker.jobs = [job for job in jobs if job.job_id not in done]
+        queue = pipeline.deque()
+        pool._bury(worker, queue, queued, Client(), pipeline.Totals())
+        return [(tuple(entry.job.items), entry.job.singly, entry.alone) for entry in queue]
+
+    return bury
+
+
+@pytest.mark.parametrize(
+    ("item_job", "tried"),
+    [
+        (1, [((0,), True, True), ((1,), True, False), ((2, 3), True, False)]),
+        (3, [((0, 1), True, False), ((2, 3), True, False)]),
+    ],
+    ids=["one that is not done", "one that is done"],
+)
+def test_all_jobs_that_were_begun_are_done_again_one_by_one_though_the_last_of_them_is_done(
+    buried, files, item_job, tried
+):
+    """One of which nothing is wanted is done as soon as it is begun, while others wait for their batch."""
+    jobs = batch_jobs([*files, *files])
+    found = buried(jobs, done=[3], worker=Dead.of(0, item_job, begun=3))
+    assert found == [*tried, *[(tuple(job.items), False, False) for job in jobs[3:]]]
+
+
+def test_of_jobs_that_were_only_sent_the_first_counts_as_begun(buried, files):
+    """Else a job that kills its worker before it is begun would do so for ever."""
+    jobs = batch_jobs(files)
+    assert buried(jobs, done=[1], worker=Dead.of(0, 2, begun=1)) == [
+        ((2,), True, True),
+        ((3,), True, False),
+        ((4, 5), False, False),
+    ]
+    assert [singly for _, singly, _ in buried(jobs, done=[1], worker=Dead.of(0, 1, begun=99))] == [True, False]
+
+
+def test_a_worker_that_had_nothing_left_begins_anew(buried, files):
+    """Numbers of jobs come again in the next build, which may have the same worker."""
+    jobs = batch_jobs(files)
+    worker = Dead.of(0, 2, begun=3)
+    for job in (jobs[2], jobs[0]):
+        worker.give(job)
+        worker.jobs.clear()
+    assert [singly for _, singly, _ in buried(jobs, done=[], worker=worker)] == [True, True, True, True]
