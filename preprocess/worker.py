@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -50,11 +51,16 @@ IDLE_S = 60.0
 
 _PR_SET_PDEATHSIG = 1
 
+_FILES = 10_240
+"""Open files that a worker should be allowed: each job that it has begun has up to one for each variant, and often the
+limit is 1,024 at first. More than this macOS refuses."""
+
 
 def main(connection_fd: int, state_fd: int, parent: int) -> None:
     """Serve jobs until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the builder decides
     _die_with(parent)
+    _allow_files()
     connection, state = Connection(connection_fd), WorkerState(state_fd)
     library(without_torch=True)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -89,6 +95,15 @@ def _die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _allow_files() -> None:
+    """Raise this process's own limit of open files as far as it may; a refusal leaves it as it is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _give_back_memory() -> None:

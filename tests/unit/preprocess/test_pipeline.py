@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import resource
 import signal
 import time
 from dataclasses import replace
@@ -246,6 +247,25 @@ def test_a_job_that_ends_its_worker_again_and_again_ends_the_build(setup, files,
             pool.run(jobs_of(files, 6), Client(on_hashed=kill))
 
     assert ours() == []
+
+
+def test_a_worker_may_open_more_files_than_its_builder(setup, files, notes):
+    """One for each variant of each job that it has begun."""
+    found = []
+
+    def look():
+        (line,) = [s for s in Path(f"/proc/{ours()[0]}/limits").read_text().splitlines() if "open files" in s]
+        found.append(int(line.split()[3]))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = 256
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        with WorkerPool(setup, 1, 60) as pool:
+            pool.run(jobs_of(files[:1], 1), Client(on_hashed=look))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found[0] > few
 
 
 def test_a_refused_write_reaches_the_builder_as_it_is(setup, files, notes, tmp_path):

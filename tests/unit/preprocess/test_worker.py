@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import threading
 from dataclasses import replace
 from multiprocessing.connection import Pipe
@@ -14,7 +15,7 @@ from cache_store.canonical import digest_of
 from cache_store.errors import StorageError
 from cache_store.records import read_record
 from cache_store.shard import ShardReader
-from preprocess import Recipe
+from preprocess import Recipe, worker
 from preprocess.jobs import Done, Hashed, NormaliseJob, Part, ReadJob, Setup, Wanted
 from preprocess.render import DECODER
 from preprocess.state import WorkerState
@@ -148,3 +149,38 @@ def test_a_normalised_shard_can_be_brought_to_other_statistics_without_its_sourc
     with ShardReader(other.path, other.slots, other.chunk_bytes) as reader:
         chunk = np.empty(other.shape, other.dtype)
         assert reader.read_into(0, chunk) == other.rows["checksum"][0]
+
+
+# -- open files -------------------------------------------------------------------------------------------------------
+
+ENDLESS = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ((1024, 1 << 20), [(10_240, 1 << 20)]),
+        ((1024, 4096), [(4096, 4096)]),
+        ((256, ENDLESS), [(10_240, ENDLESS)]),
+        ((1024, 1024), []),
+        ((1 << 16, 1 << 20), []),
+        ((ENDLESS, ENDLESS), []),
+    ],
+    ids=str,
+)
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_and_never_lowered(monkeypatch, limits, expected):
+    found = []
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda which, pair: found.append(pair))
+    worker._allow_files()
+    assert found == expected
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EPERM, "Operation not permitted"), ValueError("not allowed")], ids=str)
+def test_a_limit_that_cannot_be_raised_stays(monkeypatch, error):
+    def refuse(which, pair):
+        raise error
+
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 1 << 20))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    worker._allow_files()
