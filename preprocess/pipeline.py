@@ -19,7 +19,7 @@ import numpy as np
 
 from preprocess.clock import STAGES
 from preprocess.errors import WorkerError
-from preprocess.jobs import READY, Done, Hashed, Job, ReadJob, Setup, Wanted, is_streamed
+from preprocess.jobs import DEVICE_LOST, READY, Done, Hashed, Job, ReadJob, Setup, Wanted, is_streamed
 from preprocess.process import WorkerProcess
 from preprocess.rendering import NVJPEG
 from preprocess.standby import STANDBY
@@ -245,7 +245,9 @@ class WorkerPool:
         worker.end()  # from here on its state stands still
         item, item_job, begun = worker.state.item, worker.state.job_id, worker.begun()
         self._respawn(worker)
-        how = f"no answer within {self._stall_s:g} s" if hung else _how_it_died(worker.process.returncode)
+        how = _how_it_died(worker.process.returncode, worker.last_words)
+        if hung:
+            how = f"no answer within {self._stall_s:g} s"
         again: list[_Queued] = []
         for place, job in enumerate(worker.jobs):
             client.dropped(job)
@@ -260,7 +262,8 @@ class WorkerPool:
                     again.append(_Queued(replace(job.part(rest, client.new_job_id()), singly=True)))
                 continue
             entry = _Queued(replace(job, job_id=client.new_job_id()), entry.attempts)
-            if place < begun and item >= 0 and isinstance(entry.job, ReadJob):
+            # Where work overlaps, a device or another thread may fail over a file while none is in hand.
+            if place < begun and isinstance(entry.job, ReadJob) and (item >= 0 or is_streamed(entry.job)):
                 entry.job = replace(entry.job, singly=True)
             elif place < begun:
                 entry.attempts += 1
@@ -280,7 +283,7 @@ class WorkerPool:
         worker.end()
         self._deaths_at_start += 1
         if self._deaths_at_start >= _ATTEMPTS:
-            how = how or _how_it_died(worker.process.returncode)
+            how = how or _how_it_died(worker.process.returncode, worker.last_words)
             raise WorkerError(f"worker processes end before their first image ({how}){_quoted(worker.last_words)}")
         self._respawn(worker)
 
@@ -289,9 +292,11 @@ def _job_of(worker: WorkerProcess, message: Hashed | Done) -> Job:
     return next(job for job in worker.jobs if job.job_id == message.job_id)
 
 
-def _how_it_died(code: int | None) -> str:
+def _how_it_died(code: int | None, last_words: str = "") -> str:
     if code is None:
         return "does not react to being killed"
+    if code == DEVICE_LOST:
+        return ": ".join(["the GPU failed", *last_words.splitlines()[-1:]])
     if code >= 0:
         return f"ended with exit code {code}"
     try:

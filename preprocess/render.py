@@ -195,6 +195,10 @@ class Renderer:
         """What each transform has taken since the last time, see `Pipeline.names`."""
         return self._pipeline.take_ns()
 
+    def is_lost(self) -> bool:
+        """Whether nothing can be rendered any more in this process: never without a device."""
+        return False
+
     def decode(self, data: bytes) -> Any:
         """A `decode.Decoded` whose image is read-only, so that no variant sees what another one did.
 

@@ -29,6 +29,7 @@ from preprocess.augment import library
 from preprocess.clock import NORMALISE, READ, WRITE
 from preprocess.engines import renderer_of
 from preprocess.jobs import (
+    DEVICE_LOST,
     READY,
     REST,
     Done,
@@ -81,9 +82,11 @@ def serve_a_build(connection: Connection, state: WorkerState) -> bool:
             worker.run(job, connection)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
-        except Exception as error:  # not about one image: the builder raises it
+        except Exception as error:
+            if worker.is_lost():  # perhaps by one image: the pool finds out which
+                _die(error)
             state.idle()
-            connection.send(error)
+            connection.send(error)  # not about one image: the builder raises it
         job = connection.recv()
     del worker
     return connection.poll(IDLE_S)
@@ -95,6 +98,13 @@ def _die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _die(error: Exception) -> None:
+    """End at once, with a line about an error that nothing can be done after."""
+    line, _, _ = str(error).partition("\n")  # what follows is advice on debugging CUDA
+    print(f"{type(error).__name__}: {line}", file=sys.stderr, flush=True)
+    os._exit(DEVICE_LOST)
 
 
 def _allow_files() -> None:
@@ -145,6 +155,10 @@ class Worker:
             return Stream(self._renderers, self._folder, self._state, connection).run(first)
         finally:
             _give_back_memory()
+
+    def is_lost(self) -> bool:
+        """Whether nothing can be rendered any more in this process."""
+        return any(renderer.is_lost() for renderer in self._renderers)
 
     def _read_and_render(self, job: ReadJob, connection: Connection) -> Done:
         self._clock.enter(READ)

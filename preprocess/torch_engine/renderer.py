@@ -125,7 +125,7 @@ class TorchRenderer:
         return ()
 
     def is_lost(self) -> bool:
-        """Whether this process can use the device no more: it should end, and another one go on."""
+        """Whether nothing can be rendered any more in this process, as it can use the device no more."""
         return is_lost(self._device)
 
     # -- batches ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from cache_store.errors import StorageError
 from preprocess import Recipe, pipeline
 from preprocess.clock import STAGES
 from preprocess.errors import WorkerError
-from preprocess.jobs import Done, NormaliseJob, Part, ReadJob, Setup, Wanted
+from preprocess.jobs import DEVICE_LOST, Done, NormaliseJob, Part, ReadJob, Setup, Wanted
 from preprocess.pipeline import WorkerPool, _how_it_died
 from preprocess.process import WorkerProcess
 from preprocess.standby import STANDBY
@@ -316,6 +316,7 @@ def test_leaving_by_an_exception_ends_the_workers(setup, files, notes, all_at_on
         (-11, "killed by SIGSEGV"),
         (-250, "killed by signal 250"),
         (None, "does not react to being killed"),
+        (DEVICE_LOST, "the GPU failed"),
     ],
 )
 def test_how_a_worker_died_in_words(code, words):
@@ -385,6 +386,18 @@ def test_a_poisonous_item_among_many_jobs_costs_only_itself(in_batches, files, n
     assert client.updates[-1] == (6 - len(spoilt), len(spoilt))
 
 
+def test_an_image_over_which_the_gpu_fails_costs_only_itself(in_batches, files, notes):
+    """The device tells of it when the copy is fetched; whatever is in hand then, the pool finds the image."""
+    spoil(files[3], b"LOST")
+    client = Client()
+    with WorkerPool(in_batches, 1, 60) as pool:
+        pool.run(batch_jobs(files), client)
+
+    why = "the GPU failed: RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert client.poison == [(3, f"alone in a fresh worker process: {why}")]
+    assert len(client.rendered) == len(set(client.rendered)) == 5
+
+
 def test_a_worker_with_many_jobs_that_is_killed_by_an_outsider_costs_none(in_batches, files, notes):
     spoil(files[3], b"KILL")
     client = Client()
@@ -447,6 +460,7 @@ class Dead(WorkerProcess):
 
     @staticmethod
     def of(item, item_job, begun):
+        """By the state in which it died."""
         state = SimpleNamespace(item=item, job_id=item_job, begun=begun)
         silent = SimpleNamespace(send=lambda job: None)
         process = SimpleNamespace(returncode=-signal.SIGSEGV)
@@ -457,14 +471,14 @@ class Dead(WorkerProcess):
 def buried(setup, monkeypatch):
     """Gives jobs to a worker that finishes some of them and dies: what is tried next, as (items, singly, alone)."""
 
-    def bury(jobs, done, worker):
+    def bury(jobs, done, worker, queued=None):
         pool = WorkerPool(setup, 1, 60)
         pool._workers = [worker]
         monkeypatch.setattr(pool, "_spawn", lambda number: None)
-        queued = {job.job_id: pipeline._Queued(job) for job in jobs}
-        for job in jobs:
-            worker.give(job)
-        worker.jobs = [job for job in jobs if job.job_id not in done]
+        queued = {entry.job.job_id: entry for entry in queued or map(pipeline._Queued, jobs)}
+        for entry in queued.values():
+            worker.give(entry.job)
+        worker.jobs = [job for job in worker.jobs if job.job_id not in done]
         queue = pipeline.deque()
         pool._bury(worker, queue, queued, Client(), pipeline.Totals())
         return [(tuple(entry.job.items), entry.job.singly, entry.alone) for entry in queue]
@@ -508,3 +522,17 @@ def test_a_worker_that_had_nothing_left_begins_anew(buried, files):
         worker.give(job)
         worker.jobs.clear()
     assert [singly for _, singly, _ in buried(jobs, done=[], worker=worker)] == [True, True, True, True]
+
+
+def test_jobs_that_overlapped_are_done_again_one_by_one_though_no_item_was_in_hand(buried, files):
+    """The writer may be alone with a batch that the device fails over. One by one, an item is in hand: a death without
+    one is then none of the images' fault, and happens so often and no more."""
+    jobs = batch_jobs(files)
+    assert buried(jobs, done=[], worker=Dead.of(-1, 2, begun=2)) == [
+        ((0, 1), True, False),
+        ((2, 3), True, False),
+        ((4, 5), False, False),
+    ]
+    singly = [pipeline._Queued(replace(job, singly=True), attempts=2) for job in jobs]
+    with pytest.raises(WorkerError, match="ended 3 times in the same job"):
+        buried(jobs, done=[], worker=Dead.of(-1, 1, begun=1), queued=singly)
