@@ -135,7 +135,10 @@ class Nvjpeg:
             return [*self._halve(jpegs[:middle]), *self._halve(jpegs[middle:])]
         torch.cuda.empty_cache()  # nvJPEG's own buffers are not torch's, and may lack what torch keeps
         images = self._attempt(jpegs)
-        return [images] if isinstance(images, Failure) else images
+        if not isinstance(images, Failure):
+            return images
+        self._synchronise()  # if it has broken the device, it is to be in hand when that is noticed
+        return [images]
 
     def _attempt(self, jpegs: list[BareJpeg]) -> list[torch.Tensor] | Failure:
         files = [torch.frombuffer(jpeg.data, dtype=torch.uint8) for jpeg in jpegs]
