@@ -37,6 +37,8 @@ class AnyRenderer(Protocol):
 
     def transforms_ns(self) -> tuple[int, ...]: ...
 
+    def is_lost(self) -> bool: ...
+
 
 def renderer_of(
     rendering: Rendering,

@@ -23,6 +23,9 @@ from preprocess.rendering import Rendering, Statistics
 READY = "ready"
 REST = "rest"
 
+DEVICE_LOST = 71
+"""Exit code of a worker that can use its device no more; what its state says was in hand, as when a signal kills it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:

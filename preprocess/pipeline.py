@@ -19,7 +19,7 @@ import numpy as np
 
 from preprocess.clock import STAGES
 from preprocess.errors import WorkerError
-from preprocess.jobs import READY, Done, Hashed, Job, ReadJob, Setup, Wanted, is_streamed
+from preprocess.jobs import DEVICE_LOST, READY, Done, Hashed, Job, ReadJob, Setup, Wanted, is_streamed
 from preprocess.process import WorkerProcess
 from preprocess.rendering import NVJPEG
 from preprocess.standby import STANDBY
@@ -170,10 +170,7 @@ class WorkerPool:
                     continue
                 given = True
                 queued[entry.job.job_id] = entry
-                worker.jobs.append(entry.job)
-                worker.used = True
-                with contextlib.suppress(OSError):  # dead: the next wait tells
-                    worker.connection.send(entry.job)
+                worker.give(entry.job)
 
     def _next(self, queue: deque[_Queued], worker: WorkerProcess) -> _Queued | None:
         """What a worker does next, or beside what it has. A suspect goes to a worker that has done nothing yet: for
@@ -246,14 +243,13 @@ class WorkerPool:
             self._replace_unready(worker)
             return
         worker.end()  # from here on its state stands still
-        item, item_job, jobs = worker.state.item, worker.state.job_id, worker.jobs
-        ids = [job.job_id for job in jobs]
-        # A job that was sent to a worker which never came to it is the first one that it would have begun.
-        begun = ids.index(worker.state.begun) if worker.state.begun in ids else 0
+        item, item_job, begun = worker.state.item, worker.state.job_id, worker.begun()
         self._respawn(worker)
-        how = f"no answer within {self._stall_s:g} s" if hung else _how_it_died(worker.process.returncode)
+        how = _how_it_died(worker.process.returncode, worker.last_words)
+        if hung:
+            how = f"no answer within {self._stall_s:g} s"
         again: list[_Queued] = []
-        for place, job in enumerate(jobs):
+        for place, job in enumerate(worker.jobs):
             client.dropped(job)
             entry = queued.pop(job.job_id)
             if isinstance(job, ReadJob) and job.job_id == item_job and 0 <= item < len(job):
@@ -266,9 +262,10 @@ class WorkerPool:
                     again.append(_Queued(replace(job.part(rest, client.new_job_id()), singly=True)))
                 continue
             entry = _Queued(replace(job, job_id=client.new_job_id()), entry.attempts)
-            if place <= begun and item >= 0 and isinstance(entry.job, ReadJob):
+            # Where work overlaps, a device or another thread may fail over a file while none is in hand.
+            if place < begun and isinstance(entry.job, ReadJob) and (item >= 0 or is_streamed(entry.job)):
                 entry.job = replace(entry.job, singly=True)
-            elif place <= begun:
+            elif place < begun:
                 entry.attempts += 1
                 if entry.attempts >= _ATTEMPTS:
                     raise WorkerError(
@@ -286,7 +283,7 @@ class WorkerPool:
         worker.end()
         self._deaths_at_start += 1
         if self._deaths_at_start >= _ATTEMPTS:
-            how = how or _how_it_died(worker.process.returncode)
+            how = how or _how_it_died(worker.process.returncode, worker.last_words)
             raise WorkerError(f"worker processes end before their first image ({how}){_quoted(worker.last_words)}")
         self._respawn(worker)
 
@@ -295,9 +292,11 @@ def _job_of(worker: WorkerProcess, message: Hashed | Done) -> Job:
     return next(job for job in worker.jobs if job.job_id == message.job_id)
 
 
-def _how_it_died(code: int | None) -> str:
+def _how_it_died(code: int | None, last_words: str = "") -> str:
     if code is None:
         return "does not react to being killed"
+    if code == DEVICE_LOST:
+        return ": ".join(["the GPU failed", *last_words.splitlines()[-1:]])
     if code >= 0:
         return f"ended with exit code {code}"
     try:

@@ -53,6 +53,7 @@ class WorkerProcess:
     ready : it has said so
     used : it was given a job before
     jobs : what it works on, in the order in which it was sent
+    sent : number of each job since it last had none, in that order; some may be done
     last_words : end of its stderr, once it is ended
     """
 
@@ -65,6 +66,7 @@ class WorkerProcess:
     ready: bool = False
     used: bool = False
     jobs: list[Job] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
     last_words: str = ""
 
     @staticmethod
@@ -105,6 +107,24 @@ class WorkerProcess:
         with contextlib.suppress(OSError):  # died at once: the next wait tells
             ours.send(setup)
         return worker
+
+    def give(self, job: Job) -> None:
+        """Send it a job."""
+        if not self.jobs:
+            self.sent.clear()
+        self.jobs.append(job)
+        self.sent.append(job.job_id)
+        self.used = True
+        with contextlib.suppress(OSError):  # dead: the next wait tells
+            self.connection.send(job)
+
+    def begun(self) -> int:
+        """How many of its jobs it may have begun, the first ones: at least one.
+
+        The last one that it began may be done. One that it never came to is the first that it would have begun.
+        """
+        last = self.sent.index(self.state.begun) if self.state.begun in self.sent else -1
+        return max(1, sum(self.sent.index(job.job_id) <= last for job in self.jobs))
 
     def end(self) -> None:
         """Kill it, and keep its last words; once is enough."""

@@ -4,6 +4,7 @@ A renderer belongs to one thread: it keeps its buffers, so that a million images
 """
 
 import importlib
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ DECODERS = ("opencv", "nvjpeg")
 _OPENCV = DECODERS.index("opencv")
 
 _REASON_LENGTH = 300
+
+_SHORT_OF_MEMORY = re.compile("out of memory|can't allocate memory")
+"""What torch says where memory is short, in errors of no type of their own: the second of the host's memory, the first
+of all else, memory of the host that is pinned for a device among it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,10 @@ class Renderer:
         """What each transform has taken since the last time, see `Pipeline.names`."""
         return self._pipeline.take_ns()
 
+    def is_lost(self) -> bool:
+        """Whether nothing can be rendered any more in this process: never without a device."""
+        return False
+
     def decode(self, data: bytes) -> Any:
         """A `decode.Decoded` whose image is read-only, so that no variant sees what another one did.
 
@@ -221,9 +230,16 @@ class Renderer:
         return out
 
 
+def short_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory is short, of the host or of a device: nothing about an image."""
+    if isinstance(error, RuntimeError):
+        return bool(_SHORT_OF_MEMORY.search(str(error)))
+    return isinstance(error, MemoryError) or (isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem)
+
+
 def refused(error: Exception) -> SourceError:
     """What a transform raised, as the reason why an image cannot be used."""
-    if isinstance(error, MemoryError) or (isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem):
+    if short_of_memory(error):
         return SourceError("memory", "not enough memory to render it")
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return SourceError("render", text[:_REASON_LENGTH])

@@ -68,7 +68,7 @@ class Stream:
         finally:
             reader.stop()
             writer.stop()
-            state.idle()
+        state.idle()  # not after an error: if that ends the process, the builder sees what was in hand
         return reader.rest
 
     def _files(self, rendering: int, reader: Reader, writer: "_Writer") -> Iterator[File | None]:

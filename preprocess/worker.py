@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from preprocess.augment import library
 from preprocess.clock import NORMALISE, READ, WRITE
 from preprocess.engines import renderer_of
 from preprocess.jobs import (
+    DEVICE_LOST,
     READY,
     REST,
     Done,
@@ -50,11 +52,16 @@ IDLE_S = 60.0
 
 _PR_SET_PDEATHSIG = 1
 
+_FILES = 10_240
+"""Open files that a worker should be allowed: each job that it has begun has up to one for each variant, and often the
+limit is 1,024 at first. More than this macOS refuses."""
+
 
 def main(connection_fd: int, state_fd: int, parent: int) -> None:
     """Serve jobs until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the builder decides
     _die_with(parent)
+    _allow_files()
     connection, state = Connection(connection_fd), WorkerState(state_fd)
     library(without_torch=True)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -75,9 +82,11 @@ def serve_a_build(connection: Connection, state: WorkerState) -> bool:
             worker.run(job, connection)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
-        except Exception as error:  # not about one image: the builder raises it
+        except Exception as error:
+            if worker.is_lost():  # perhaps by one image: the pool finds out which
+                _die(error)
             state.idle()
-            connection.send(error)
+            connection.send(error)  # not about one image: the builder raises it
         job = connection.recv()
     del worker
     return connection.poll(IDLE_S)
@@ -89,6 +98,22 @@ def _die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _die(error: Exception) -> None:
+    """End at once, with a line about an error that nothing can be done after."""
+    line, _, _ = str(error).partition("\n")  # what follows is advice on debugging CUDA
+    print(f"{type(error).__name__}: {line}", file=sys.stderr, flush=True)
+    os._exit(DEVICE_LOST)
+
+
+def _allow_files() -> None:
+    """Raise this process's own limit of open files as far as it may; a refusal leaves it as it is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _give_back_memory() -> None:
@@ -130,6 +155,10 @@ class Worker:
             return Stream(self._renderers, self._folder, self._state, connection).run(first)
         finally:
             _give_back_memory()
+
+    def is_lost(self) -> bool:
+        """Whether nothing can be rendered any more in this process."""
+        return any(renderer.is_lost() for renderer in self._renderers)
 
     def _read_and_render(self, job: ReadJob, connection: Connection) -> Done:
         self._clock.enter(READ)

@@ -68,6 +68,17 @@ def _killed_once() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _lose_gpu() -> None:
+    """As CUDA does after an illegal access: it tells whoever waits for a copy, and all that comes later."""
+    from preprocess.torch_engine import renderer, staging
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`")
+
+    staging.Staged.arrays = fail
+    renderer.is_lost = lambda device: True
+
+
 def _edit_victim() -> None:
     """Change another source while the job runs."""
     victim = Path(os.environ[FOLDER]) / "victim"
@@ -90,6 +101,7 @@ _ACTIONS = {
     b"EXIT": _exit,
     b"HANG": _hang,
     b"KILL": _killed_once,
+    b"LOST": _lose_gpu,
     b"EDIT": _edit_victim,
     b"FULL": _fill_disk,
 }

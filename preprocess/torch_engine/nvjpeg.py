@@ -15,6 +15,7 @@ from preprocess.errors import UsageError
 from preprocess.jobs import Failure
 from preprocess.pictures import COLOUR
 from preprocess.torch_engine.baseline import BareJpeg
+from preprocess.torch_engine.faults import short_of_memory
 
 DecodeJpegs = Callable[[list[torch.Tensor]], list[torch.Tensor]]
 """Encoded files, uint8 (bytes,) on the host -> images, uint8 (C, h, w) on a device, as stored; raises RuntimeError."""
@@ -25,7 +26,7 @@ BATCH_PIXELS = 64_000_000
 _REASON_LENGTH = 300
 
 # Both pass NVJPEG_STATUS_ALLOCATOR_FAILURE (5) on as a number, and torchvision makes a RuntimeError of everything.
-_OUT_OF_MEMORY = re.compile(r"out of memory|: 5$", re.MULTILINE)
+_ALLOCATOR_FAILURE = re.compile(": 5$", re.MULTILINE)
 
 
 def library(device: torch.device, channels: str = "rgb") -> DecodeJpegs:
@@ -134,7 +135,10 @@ class Nvjpeg:
             return [*self._halve(jpegs[:middle]), *self._halve(jpegs[middle:])]
         torch.cuda.empty_cache()  # nvJPEG's own buffers are not torch's, and may lack what torch keeps
         images = self._attempt(jpegs)
-        return [images] if isinstance(images, Failure) else images
+        if not isinstance(images, Failure):
+            return images
+        self._synchronise()  # if it has broken the device, it is to be in hand when that is noticed
+        return [images]
 
     def _attempt(self, jpegs: list[BareJpeg]) -> list[torch.Tensor] | Failure:
         files = [torch.frombuffer(jpeg.data, dtype=torch.uint8) for jpeg in jpegs]
@@ -142,7 +146,7 @@ class Nvjpeg:
         try:
             images = self._decode(files)
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error)):
+            if short_of_memory(error) or _ALLOCATOR_FAILURE.search(str(error)):
                 return Failure("memory", "not enough GPU memory to decode it")
             return Failure("decode", f"nvJPEG: {_line(error)}")
         expected = [(self._channels, jpeg.header.height, jpeg.header.width) for jpeg in jpegs]

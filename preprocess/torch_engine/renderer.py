@@ -29,6 +29,7 @@ from preprocess.render import (
 )
 from preprocess.rendering import Rendering
 from preprocess.torch_engine.decoder import Decoder, DeviceImage
+from preprocess.torch_engine.faults import is_lost, short_of_memory
 from preprocess.torch_engine.finishing import Finisher
 from preprocess.torch_engine.images import Images, batched, some
 from preprocess.torch_engine.nvjpeg import Nvjpeg, library
@@ -43,6 +44,9 @@ BATCH_PIXELS = 32_000_000
 
 GPU_BATCH_FILES, GPU_BATCH_PIXELS = 512, 128_000_000
 """Most of a batch on a GPU: nvJPEG and kernels alike want many images at a time."""
+
+BATCH_BYTES = 256 << 20
+"""Most that is stored of one variant of each file of a batch; several such are in memory at a time."""
 
 _GPU_BYTES_A_PIXEL = 32
 """What a pixel of a batch may need of a GPU's memory, at the most that was reckoned with; where that is too little, the
@@ -120,6 +124,10 @@ class TorchRenderer:
         """Nothing: images go through transforms in batches, which the device does when it comes to them."""
         return ()
 
+    def is_lost(self) -> bool:
+        """Whether nothing can be rendered any more in this process, as it can use the device no more."""
+        return is_lost(self._device)
+
     # -- batches ------------------------------------------------------------------------------------------------------
 
     def render(self, files: Iterable[File], begin: Callable[[int], None]) -> Iterator[Rendered | Finished]:
@@ -162,7 +170,7 @@ class TorchRenderer:
         await_room: Callable[[], None] = lambda: None,
     ) -> Iterator[tuple[File, int, DeviceImage, T] | Finished]:
         """Each variant of each file, as `deliver` gives it of uint8 (n, C, H, W); `await_room` comes before each."""
-        most_files, most_pixels = limits(self._device)
+        most_files, most_pixels = limits(self._device, self.rendering.chunk_bytes)
         batch: list[tuple[File, bytes]] = []
         pixels = 0
         for file in files:
@@ -246,15 +254,26 @@ class TorchRenderer:
         self, batch: Sequence[tuple[File, bytes]], begin: Callable[[int], None]
     ) -> tuple[list[DeviceImage | Failure], list[Images], list[int]] | None:
         """Each file's image or why there is none, and all images in `batched`; None if memory is short for so many."""
+        decoded = self._try_to_decode(batch, begin)
+        if not any(isinstance(result, Failure) and result.stage == "memory" for result in decoded[0]):
+            return decoded
+        if self._staging.let_go():
+            del decoded  # what there is of it takes memory, too
+            return self._decode(batch, begin)  # once: there is nothing more to let go of
+        return decoded if len(batch) == 1 else None
+
+    def _try_to_decode(
+        self, batch: Sequence[tuple[File, bytes]], begin: Callable[[int], None]
+    ) -> tuple[list[DeviceImage | Failure], list[Images], list[int]]:
         digests = [file.digest for file, _ in batch]
         try:
             results = self._decoder([data for _, data in batch], digests, lambda number: begin(batch[number][0].place))
             images = [result.image for result in results if isinstance(result, DeviceImage)]
             return results, *(batched(images) if images else ([], []))
-        except torch.OutOfMemoryError:
-            if len(batch) > 1:
-                return None
-            return [Failure("memory", "not enough memory on the device to decode it")], [], []
+        except RuntimeError as error:
+            if not short_of_memory(error):
+                raise
+            return [Failure("memory", "not enough memory on the device to decode it")] * len(batch), [], []
 
     def _variants(
         self,
@@ -292,15 +311,22 @@ class TorchRenderer:
         programs: Sequence[Program],
         deliver: Callable[[torch.Tensor], Sequence[T]],
     ) -> Sequence[T | SourceError]:
-        """Results of programs, delivered; of a batch that fails, as where memory is short, its halves."""
+        """Results of programs, delivered; of a batch that fails, as where memory is short, its halves.
+
+        Raises
+        ------
+        RuntimeError : the device is lost
+        """
         try:
             return deliver(torch.stack(run(batches, programs)))
         except torch.OutOfMemoryError:
             reason = SourceError("memory", "not enough memory on the device to render it")
         except Exception as error:  # of one image, as no other reaches its pixels
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)  # raises for a broken device, which is no image's fault
+            if self.is_lost():
+                raise
             reason = refused(error)
+        if reason.stage == "memory" and self._staging.let_go():
+            return self._run(batches, programs, deliver)  # once: there is nothing more to let go of
         if len(programs) == 1:
             return [reason]
         middle = len(programs) // 2
@@ -318,13 +344,19 @@ def own_gpu(number: int) -> torch.device:
     return device
 
 
-def limits(device: torch.device) -> tuple[int, int]:
+def limits(device: torch.device, chunk_bytes: int) -> tuple[int, int]:
     """Most files and most pixels of a batch. On a GPU, as many as its free memory holds several times over: decoded,
-    filled up to a common size, and as what is computed of them."""
+    filled up to a common size, and as what is computed of them.
+
+    Parameters
+    ----------
+    chunk_bytes : what is stored of one variant of a file
+    """
+    most_files = max(1, BATCH_BYTES // chunk_bytes)
     if device.type != "cuda":
-        return BATCH_FILES, BATCH_PIXELS
+        return min(BATCH_FILES, most_files), BATCH_PIXELS
     free_bytes, _ = torch.cuda.mem_get_info(device)
-    return GPU_BATCH_FILES, max(BATCH_PIXELS, min(GPU_BATCH_PIXELS, free_bytes // _GPU_BYTES_A_PIXEL))
+    return min(GPU_BATCH_FILES, most_files), max(BATCH_PIXELS, min(GPU_BATCH_PIXELS, free_bytes // _GPU_BYTES_A_PIXEL))
 
 
 def _on_host(planes: torch.Tensor) -> list[np.ndarray]:

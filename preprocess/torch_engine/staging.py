@@ -4,8 +4,9 @@ On the CPU the same code runs: its buffers are plain memory, and a copy is over 
 
 Whose memory it is, and how long:
 
-- What is copied from stays allocated until the copy is over, as `Staged` holds it till then. So no later tensor, and no
-  image that nvJPEG writes from a stream of its own, can come to lie in it.
+- What is copied from stays allocated until the copy is over, as `Staged` holds it till then, and until somebody has
+  fetched it or needs the memory. So no later tensor, and no image that nvJPEG writes from a stream of its own, can come
+  to lie in it.
 - What is copied to is used again only after each of its readers has said that it is done.
 """
 
@@ -33,14 +34,14 @@ class Staging:
         self._device = device
         self._stream = torch.cuda.Stream(device) if self._pinned else None
         self._free: list[torch.Tensor] = []
-        self._out = 0
+        self._out: set[Staged] = set()
         self._changed = threading.Condition()
 
     def await_room(self) -> None:
         """Wait until fewer than `_DEPTH` batches are on their way; before a batch is computed, not in the midst of it:
         what has not been handed over can be returned by nobody."""
         with self._changed:
-            self._changed.wait_for(lambda: self._out < _DEPTH)
+            self._changed.wait_for(lambda: len(self._out) < _DEPTH)
 
     def copy(self, tensors: Sequence[torch.Tensor], readers: int) -> "Staged":
         """Start to copy tensors of a device to the host, behind what the current stream was given so far.
@@ -51,8 +52,6 @@ class Staging:
         """
         tensors = [tensor.contiguous() for tensor in tensors]
         buffer = self._buffer(sum(_room(tensor) for tensor in tensors))
-        with self._changed:
-            self._out += 1
         host, start = [], 0
         for tensor in tensors:
             part = buffer[start : start + tensor.nbytes]
@@ -66,7 +65,22 @@ class Staging:
                 target.copy_(tensor, non_blocking=True)
             if self._stream is not None:
                 event = self._stream.record_event()
-        return Staged(self, buffer, host, tensors, event, readers)
+        staged = Staged(self, buffer, host, tensors, event, readers)
+        with self._changed:
+            self._out.add(staged)
+        return staged
+
+    def let_go(self) -> bool:
+        """Wait for all copies, and let go of what they were made from, which is memory of the device; whether there was
+        any.
+
+        Raises
+        ------
+        RuntimeError : the device is broken
+        """
+        with self._changed:
+            out = list(self._out)
+        return sum(staged.let_go() for staged in out) > 0
 
     def _buffer(self, least_bytes: int) -> torch.Tensor:
         """One that is free and large enough, or a new one: uint8 (bytes,)."""
@@ -77,9 +91,9 @@ class Staging:
                     return buffer
         return torch.empty(least_bytes, dtype=torch.uint8, pin_memory=self._pinned)
 
-    def take_back(self, buffer: torch.Tensor) -> None:
+    def take_back(self, staged: "Staged", buffer: torch.Tensor) -> None:
         with self._changed:
-            self._out -= 1
+            self._out.discard(staged)
             if len(self._free) < _DEPTH:
                 self._free.append(buffer)
             self._changed.notify_all()
@@ -107,21 +121,25 @@ class Staged:
         ------
         RuntimeError : the device is broken
         """
-        if self._event is not None:
-            self._event.synchronize()
-            self._event = None
-        self._sources = []
+        self.let_go()
         return [tensor.numpy() for tensor in self._host]
+
+    def let_go(self) -> bool:
+        """Wait for the copy, and let go of what it was made from; whether there was anything. Any thread may do so."""
+        event, sources = self._event, self._sources
+        if event is not None:
+            event.synchronize()
+        self._event, self._sources = None, []
+        return bool(sources)
 
     def release(self) -> None:
         """One reader is done."""
         self._readers -= 1
         if not self._readers:
             try:
-                if self._event is not None:
-                    self._event.synchronize()  # nobody has looked: the copy may still be under way
+                self.let_go()  # if nobody has looked, the copy may still be under way
             finally:  # a device that is broken must not keep others waiting
-                self._staging.take_back(self._buffer)
+                self._staging.take_back(self, self._buffer)
 
 
 def _room(tensor: torch.Tensor) -> int:

@@ -97,7 +97,7 @@ def test_the_size_of_a_batch_changes_no_bit(monkeypatch):
     files = files_of([png(seed, 30 + seed, 40) for seed in range(40)])
     expected = stored(TorchRenderer(wanted, device=DEVICE), files)
     for most in (1, 7):
-        monkeypatch.setattr(module, "limits", lambda device, most=most: (most, 32_000_000))
+        monkeypatch.setattr(module, "limits", lambda device, chunk_bytes, most=most: (most, 32_000_000))
         assert stored(TorchRenderer(wanted, device=DEVICE), files) == expected
 
 

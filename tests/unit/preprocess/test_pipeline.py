@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import resource
 import signal
 import time
 from dataclasses import replace
@@ -16,8 +17,9 @@ from cache_store.errors import StorageError
 from preprocess import Recipe, pipeline
 from preprocess.clock import STAGES
 from preprocess.errors import WorkerError
-from preprocess.jobs import Done, NormaliseJob, Part, ReadJob, Setup, Wanted
+from preprocess.jobs import DEVICE_LOST, Done, NormaliseJob, Part, ReadJob, Setup, Wanted
 from preprocess.pipeline import WorkerPool, _how_it_died
+from preprocess.process import WorkerProcess
 from preprocess.standby import STANDBY
 from tests import decoders
 from tests.helpers import TINY, write_image
@@ -247,6 +249,25 @@ def test_a_job_that_ends_its_worker_again_and_again_ends_the_build(setup, files,
     assert ours() == []
 
 
+def test_a_worker_may_open_more_files_than_its_builder(setup, files, notes):
+    """One for each variant of each job that it has begun."""
+    found = []
+
+    def look():
+        (line,) = [s for s in Path(f"/proc/{ours()[0]}/limits").read_text().splitlines() if "open files" in s]
+        found.append(int(line.split()[3]))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = 256
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        with WorkerPool(setup, 1, 60) as pool:
+            pool.run(jobs_of(files[:1], 1), Client(on_hashed=look))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found[0] > few
+
+
 def test_a_refused_write_reaches_the_builder_as_it_is(setup, files, notes, tmp_path):
     (tmp_path / "pending").rmdir()
 
@@ -295,6 +316,7 @@ def test_leaving_by_an_exception_ends_the_workers(setup, files, notes, all_at_on
         (-11, "killed by SIGSEGV"),
         (-250, "killed by signal 250"),
         (None, "does not react to being killed"),
+        (DEVICE_LOST, "the GPU failed"),
     ],
 )
 def test_how_a_worker_died_in_words(code, words):
@@ -364,6 +386,18 @@ def test_a_poisonous_item_among_many_jobs_costs_only_itself(in_batches, files, n
     assert client.updates[-1] == (6 - len(spoilt), len(spoilt))
 
 
+def test_an_image_over_which_the_gpu_fails_costs_only_itself(in_batches, files, notes):
+    """The device tells of it when the copy is fetched; whatever is in hand then, the pool finds the image."""
+    spoil(files[3], b"LOST")
+    client = Client()
+    with WorkerPool(in_batches, 1, 60) as pool:
+        pool.run(batch_jobs(files), client)
+
+    why = "the GPU failed: RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert client.poison == [(3, f"alone in a fresh worker process: {why}")]
+    assert len(client.rendered) == len(set(client.rendered)) == 5
+
+
 def test_a_worker_with_many_jobs_that_is_killed_by_an_outsider_costs_none(in_batches, files, notes):
     spoil(files[3], b"KILL")
     client = Client()
@@ -419,3 +453,86 @@ def test_a_worker_on_a_gpu_does_not_wait_for_the_next_build(setup, monkeypatch, 
 
     assert len(resting) == kept
     assert sum(worker.ended for worker in workers) == 2 - kept
+
+
+class Dead(WorkerProcess):
+    """A worker as it was when it died, without the process."""
+
+    @staticmethod
+    def of(item, item_job, begun):
+        """By the state in which it died."""
+        state = SimpleNamespace(item=item, job_id=item_job, begun=begun)
+        silent = SimpleNamespace(send=lambda job: None)
+        process = SimpleNamespace(returncode=-signal.SIGSEGV)
+        return Dead(process, silent, state, None, 0.0, -1, ready=True)
+
+
+@pytest.fixture
+def buried(setup, monkeypatch):
+    """Gives jobs to a worker that finishes some of them and dies: what is tried next, as (items, singly, alone)."""
+
+    def bury(jobs, done, worker, queued=None):
+        pool = WorkerPool(setup, 1, 60)
+        pool._workers = [worker]
+        monkeypatch.setattr(pool, "_spawn", lambda number: None)
+        queued = {entry.job.job_id: entry for entry in queued or map(pipeline._Queued, jobs)}
+        for entry in queued.values():
+            worker.give(entry.job)
+        worker.jobs = [job for job in worker.jobs if job.job_id not in done]
+        queue = pipeline.deque()
+        pool._bury(worker, queue, queued, Client(), pipeline.Totals())
+        return [(tuple(entry.job.items), entry.job.singly, entry.alone) for entry in queue]
+
+    return bury
+
+
+@pytest.mark.parametrize(
+    ("item_job", "tried"),
+    [
+        (1, [((0,), True, True), ((1,), True, False), ((2, 3), True, False)]),
+        (3, [((0, 1), True, False), ((2, 3), True, False)]),
+    ],
+    ids=["one that is not done", "one that is done"],
+)
+def test_all_jobs_that_were_begun_are_done_again_one_by_one_though_the_last_of_them_is_done(
+    buried, files, item_job, tried
+):
+    """One of which nothing is wanted is done as soon as it is begun, while others wait for their batch."""
+    jobs = batch_jobs([*files, *files])
+    found = buried(jobs, done=[3], worker=Dead.of(0, item_job, begun=3))
+    assert found == [*tried, *[(tuple(job.items), False, False) for job in jobs[3:]]]
+
+
+def test_of_jobs_that_were_only_sent_the_first_counts_as_begun(buried, files):
+    """Else a job that kills its worker before it is begun would do so for ever."""
+    jobs = batch_jobs(files)
+    assert buried(jobs, done=[1], worker=Dead.of(0, 2, begun=1)) == [
+        ((2,), True, True),
+        ((3,), True, False),
+        ((4, 5), False, False),
+    ]
+    assert [singly for _, singly, _ in buried(jobs, done=[1], worker=Dead.of(0, 1, begun=99))] == [True, False]
+
+
+def test_a_worker_that_had_nothing_left_begins_anew(buried, files):
+    """Numbers of jobs come again in the next build, which may have the same worker."""
+    jobs = batch_jobs(files)
+    worker = Dead.of(0, 2, begun=3)
+    for job in (jobs[2], jobs[0]):
+        worker.give(job)
+        worker.jobs.clear()
+    assert [singly for _, singly, _ in buried(jobs, done=[], worker=worker)] == [True, True, True, True]
+
+
+def test_jobs_that_overlapped_are_done_again_one_by_one_though_no_item_was_in_hand(buried, files):
+    """The writer may be alone with a batch that the device fails over. One by one, an item is in hand: a death without
+    one is then none of the images' fault, and happens so often and no more."""
+    jobs = batch_jobs(files)
+    assert buried(jobs, done=[], worker=Dead.of(-1, 2, begun=2)) == [
+        ((0, 1), True, False),
+        ((2, 3), True, False),
+        ((4, 5), False, False),
+    ]
+    singly = [pipeline._Queued(replace(job, singly=True), attempts=2) for job in jobs]
+    with pytest.raises(WorkerError, match="ended 3 times in the same job"):
+        buried(jobs, done=[], worker=Dead.of(-1, 1, begun=1), queued=singly)

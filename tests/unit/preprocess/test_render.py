@@ -10,6 +10,7 @@ from cache_store.canonical import digest_of
 from cache_store.normalise import normalisation_table, normalise
 from preprocess import augment
 from preprocess.errors import SourceError
+from preprocess.plan import REMEMBERED_STAGES
 from preprocess.render import Normaliser, Renderer, channel_sums, to_planes
 from preprocess.rendering import Rendering
 from tests.helpers import picture
@@ -161,6 +162,38 @@ def test_whatever_a_transform_raises_is_this_images_failure(monkeypatch, error):
     assert failed.value.reason.startswith(f"{type(error).__name__}:")
     assert "\n" not in failed.value.reason
     assert failed.value.__cause__ is error
+
+
+def no_memory() -> cv2.error:
+    error = cv2.error("OpenCV(5.0.0) error: (-4:Insufficient memory) Failed to allocate 120000000000000 bytes")
+    error.code = cv2.Error.StsNoMem
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        no_memory(),
+        RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError(
+            "err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 70368744177664 bytes."
+        ),
+    ],
+    ids=str,
+)
+def test_memory_that_is_short_is_not_remembered_as_this_images_failure(monkeypatch, error):
+    renderer = Renderer(rendering(RESIZE))
+
+    def fail(image, state):
+        raise error
+
+    monkeypatch.setattr(renderer, "_pipeline", fail)
+    with pytest.raises(SourceError) as failed:
+        renderer.pixels(picture(0), bytes(16), 0)
+    assert (failed.value.stage, failed.value.reason) == ("memory", "not enough memory to render it")
+    assert failed.value.stage not in REMEMBERED_STAGES
 
 
 def test_a_very_long_reason_is_cut(monkeypatch):

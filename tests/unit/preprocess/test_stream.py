@@ -260,6 +260,7 @@ def test_a_device_that_breaks_ends_the_stream(tmp_path, files, monkeypatch):
     builder._thread.join(10)
 
     assert "illegal memory access" in str(builder.error)
+    assert builder.state.busy_s() > 0, "the worker may end over it, and then it was at work"
 
 
 def test_a_device_that_stays_broken_holds_nobody_up(tmp_path, files, monkeypatch):

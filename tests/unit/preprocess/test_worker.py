@@ -2,10 +2,12 @@
 
 import errno
 import os
+import resource
 import threading
 from dataclasses import replace
 from multiprocessing.connection import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +16,8 @@ from cache_store.canonical import digest_of
 from cache_store.errors import StorageError
 from cache_store.records import read_record
 from cache_store.shard import ShardReader
-from preprocess import Recipe
-from preprocess.jobs import Done, Hashed, NormaliseJob, Part, ReadJob, Setup, Wanted
+from preprocess import Recipe, worker
+from preprocess.jobs import DEVICE_LOST, REST, Done, Hashed, NormaliseJob, Part, ReadJob, Setup, Wanted
 from preprocess.render import DECODER
 from preprocess.state import WorkerState
 from preprocess.worker import Worker
@@ -148,3 +150,109 @@ def test_a_normalised_shard_can_be_brought_to_other_statistics_without_its_sourc
     with ShardReader(other.path, other.slots, other.chunk_bytes) as reader:
         chunk = np.empty(other.shape, other.dtype)
         assert reader.read_into(0, chunk) == other.rows["checksum"][0]
+
+
+# -- open files -------------------------------------------------------------------------------------------------------
+
+ENDLESS = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ((1024, 1 << 20), [(10_240, 1 << 20)]),
+        ((1024, 4096), [(4096, 4096)]),
+        ((256, ENDLESS), [(10_240, ENDLESS)]),
+        ((1024, 1024), []),
+        ((1 << 16, 1 << 20), []),
+        ((ENDLESS, ENDLESS), []),
+    ],
+    ids=str,
+)
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_and_never_lowered(monkeypatch, limits, expected):
+    found = []
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda which, pair: found.append(pair))
+    worker._allow_files()
+    assert found == expected
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EPERM, "Operation not permitted"), ValueError("not allowed")], ids=str)
+def test_a_limit_that_cannot_be_raised_stays(monkeypatch, error):
+    def refuse(which, pair):
+        raise error
+
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 1 << 20))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    worker._allow_files()
+
+
+# -- a device that is lost --------------------------------------------------------------------------------------------
+
+
+class Exited(BaseException):
+    pass
+
+
+@pytest.fixture
+def serves(monkeypatch, tmp_path):
+    """Gives a worker one job, over which it fails so; (what it sent, whether it had the job in hand, exit code)."""
+
+    def serve(error, lost, in_batches):
+        class Failing(Worker):
+            def run(self, job, connection):
+                self._state.start_job(job.job_id)
+                raise error
+
+            stream = run
+
+            def is_lost(self):
+                return lost
+
+        def leave(code):
+            raise Exited(code)
+
+        monkeypatch.setattr(worker, "Worker", Failing)
+        monkeypatch.setattr(worker.os, "_exit", leave)
+        ours, theirs = Pipe()
+        state = WorkerState(WorkerState.create())
+        for message in (
+            Setup(tmp_path, (), DECODER, 10**8),
+            ReadJob(1, 0, np.arange(1), (b"",), 1, 8, in_batches=in_batches),
+        ):
+            ours.send(message)
+        ours.send(REST)
+        monkeypatch.setattr(worker, "IDLE_S", 0)
+        code = None
+        try:
+            worker.serve_a_build(theirs, state)
+        except Exited as exited:
+            (code,) = exited.args
+        sent = []
+        while ours.poll():
+            sent.append(ours.recv())
+        return sent[1:], state.busy_s() > 0, code
+
+    return serve
+
+
+@pytest.mark.parametrize("in_batches", [True, False])
+def test_a_worker_whose_device_is_lost_dies_with_its_work_in_hand(serves, capfd, in_batches):
+    error = RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be reported elsewhere")
+    assert serves(error, lost=True, in_batches=in_batches) == ([], True, DEVICE_LOST)
+    assert capfd.readouterr().err == "RuntimeError: CUDA error: device-side assert triggered\n"
+
+
+@pytest.mark.parametrize("in_batches", [True, False])
+def test_any_other_error_is_the_builders(serves, in_batches):
+    sent, busy, code = serves(StorageError("disk is full"), lost=False, in_batches=in_batches)
+    assert [type(message) for message in sent] == [StorageError]
+    assert (busy, code) == (False, None)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_worker_asks_each_of_its_renderers_whether_its_device_is_lost(tmp_path, lost):
+    served, _ = _worker(tmp_path)
+    assert not served.is_lost()
+    served._renderers.append(SimpleNamespace(is_lost=lambda: lost))
+    assert served.is_lost() == lost

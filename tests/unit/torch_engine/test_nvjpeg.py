@@ -212,7 +212,8 @@ def test_the_stream_is_synchronised_right_before_each_decode():
         lambda given: order.append("decode") or fake(given), CPU, synchronise=lambda: order.append("synchronise")
     )
     nvjpeg([bare(file) for file in files])
-    assert order == ["synchronise", "decode"] * len(fake.calls)
+    decodes = [place for place, what in enumerate(order) if what == "decode"]
+    assert [order[place - 1] for place in decodes] == ["synchronise"] * len(fake.calls)
     assert len(fake.calls) > 3
 
 
@@ -224,6 +225,17 @@ def test_a_broken_device_is_no_failure_of_a_file():
     with pytest.raises(RuntimeError, match="illegal memory access"):
         decode(fake, batch(2), synchronise=broken)
     assert not fake.calls
+
+
+def test_a_file_that_breaks_the_device_at_its_last_attempt_is_not_just_listed():
+    files, fake = batch(1), refuses(batch(1), "CUDA error: an illegal memory access was encountered")
+
+    def synchronise():
+        if len(fake.calls) == 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        decode(fake, files, synchronise=synchronise)
 
 
 # The libraries

@@ -1,5 +1,6 @@
 """Files rendered in batches are what they are alone; whatever fails costs one file."""
 
+import weakref
 from dataclasses import replace
 
 import cv2
@@ -10,6 +11,7 @@ import torch
 from cache_store.canonical import digest_of
 from preprocess import augment
 from preprocess.errors import SourceError, UsageError
+from preprocess.jobs import Failure
 from preprocess.render import DECODERS, File, Finished, Rendered, Renderer, Stored
 from preprocess.rendering import NVJPEG, TORCH, Rendering
 from preprocess.torch_engine import renderer as module
@@ -317,6 +319,38 @@ def test_memory_that_is_short_for_the_decoded_images_halves_the_batch(encoded, d
     assert images == {place: found for place, found in expected[0].items() if place != 2}
 
 
+def test_decoders_that_lack_memory_for_a_batch_get_smaller_ones(encoded, decodes, monkeypatch):
+    """nvJPEG says so file by file: those that it had no room for are no worse than the others."""
+    expected = outcome(TorchRenderer(rendering(*MIXED)), files_of(encoded))
+    counted = module.Decoder.__call__
+
+    def at_most_three(self, files, *rest):
+        results = counted(self, files, *rest)
+        return [*results[:3], *(Failure("memory", "not enough GPU memory to decode it") for _ in results[3:])]
+
+    monkeypatch.setattr(module.Decoder, "__call__", at_most_three)
+    decodes.clear()
+    assert outcome(TorchRenderer(rendering(*MIXED)), files_of(encoded)) == expected
+    assert decodes == [7, 3, 4, 2, 2]
+
+
+def test_a_lost_device_is_no_images_failure(encoded, monkeypatch):
+    """Each of its calls fails: halves of the batch would, too, and every image would be listed."""
+    calls = []
+
+    def run(batches, programs):
+        calls.append(len(programs))
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(module, "is_lost", lambda device: True)
+    renderer = TorchRenderer(rendering(*MIXED))
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        outcome(renderer, files_of(encoded))
+    assert calls == [7]
+    assert renderer.is_lost()
+
+
 def test_an_image_that_breaks_its_run_is_listed_and_the_rest_rendered(encoded, monkeypatch):
     expected, _ = outcome(TorchRenderer(rendering(*MIXED)), files_of(encoded))
     real = module.run
@@ -421,11 +455,102 @@ def test_memory_that_is_short_for_what_is_stored_halves_the_batch(encoded, monke
     assert asked.count(1) == 2 * len(encoded)
 
 
+@pytest.mark.parametrize(
+    "error", ["CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'", "CUDA out of memory"]
+)
+def test_memory_that_cannot_be_pinned_halves_the_batch_and_is_never_an_images_fault(encoded, monkeypatch, error):
+    wanted = rendering(*MIXED)
+    expected = stored(TorchRenderer(wanted), files_of(encoded))
+    real, most = module.Staging._buffer, 2000
+
+    def buffer(self, least_bytes):
+        if least_bytes > most:
+            raise RuntimeError(error)
+        return real(self, least_bytes)
+
+    monkeypatch.setattr(module.Staging, "_buffer", buffer)
+    assert stored(TorchRenderer(wanted), files_of(encoded)) == expected
+    most = 0
+    chunks, ends = stored(TorchRenderer(wanted), files_of(encoded))
+    assert chunks == {}
+    assert set(ends.values()) == {("memory", "not enough memory to render it")}
+
+
+@pytest.fixture
+def two_batches(encoded, monkeypatch):
+    """What is stored of two batches, nothing of it fetched before the end: in memory are then, by a name for each, the
+    tensors that the first one was copied from."""
+    monkeypatch.setattr(module, "BATCH_FILES", 4)
+    held, real = [], module.Finisher.__call__
+
+    def finish(self, planes):
+        finished = real(self, planes)
+        held.extend(map(weakref.ref, finished))
+        return finished
+
+    def store():
+        renderer, files = TorchRenderer(rendering(*MIXED)), files_of(encoded, (0,))
+        results = list(renderer.stored(files, lambda place: None))
+        assert not [r.error for r in results if isinstance(r, Finished) and r.error]
+        return {r.place: r.fetch().tensor.tobytes() for r in results if isinstance(r, Stored)}
+
+    def in_use():
+        return sum(tensor() is not None for tensor in held)
+
+    monkeypatch.setattr(module.Finisher, "__call__", finish)
+    return store, in_use
+
+
+def test_memory_of_copies_that_are_over_is_given_up_before_a_batch_is_halved(two_batches, monkeypatch):
+    store, in_use = two_batches
+    expected = store()
+    real, asked = module.run, []
+
+    def run(batches, programs):
+        asked.append((len(programs), in_use()))
+        if in_use():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(batches, programs)
+
+    monkeypatch.setattr(module, "run", run)
+    assert store() == expected
+    assert asked == [(4, 0), (3, 2), (3, 0)]
+
+
+def test_that_memory_is_given_up_for_decoding_too(two_batches, decodes, monkeypatch):
+    store, in_use = two_batches
+    expected = store()
+    real = module.batched
+
+    def batch(images):
+        if in_use():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(images)
+
+    monkeypatch.setattr(module, "batched", batch)
+    decodes.clear()
+    assert store() == expected
+    assert decodes == [4, 3, 3]
+
+
+@pytest.mark.parametrize(("chunk_bytes", "files"), [(8 << 20, 32), (256 << 20, 1), (1 << 30, 1)])
+def test_batches_are_bounded_by_what_is_stored_of_them(monkeypatch, chunk_bytes, files):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80 << 30, 80 << 30))
+    assert module.limits(torch.device("cuda:0"), chunk_bytes)[0] == module.limits(CPU, chunk_bytes)[0] == files
+
+
+@pytest.mark.parametrize(("dtype", "batches"), [("uint8", [4, 3]), ("float16", [2, 2, 2, 1])])
+def test_large_tensors_make_small_batches(encoded, decodes, monkeypatch, dtype, batches):
+    monkeypatch.setattr(module, "BATCH_BYTES", 4 * 3 * 12 * 10)
+    stored(TorchRenderer(rendering(RESIZE, dtype=dtype)), files_of(encoded, (0,)))
+    assert decodes == batches
+
+
 @pytest.mark.parametrize(("free", "pixels"), [(80 << 30, 128_000_000), (2 << 30, 67_108_864), (0, 32_000_000)])
 def test_a_gpus_batches_are_bounded_by_its_free_memory(monkeypatch, free, pixels):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 << 30))
-    assert module.limits(torch.device("cuda:1")) == (512, pixels)
-    assert module.limits(CPU) == (64, 32_000_000)
+    assert module.limits(torch.device("cuda:1"), 3 * 224 * 224) == (512, pixels)
+    assert module.limits(CPU, 3 * 224 * 224) == (64, 32_000_000)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [0, 0, 0, 0]), (2, [0, 1, 0, 1]), (3, [0, 1, 2, 0])])

@@ -1,6 +1,9 @@
 """Batches come to the host whole, and no buffer is used again before all of its readers are done."""
 
+import gc
 import threading
+import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,3 +79,47 @@ def test_what_is_copied_from_is_kept_until_it_is_copied(device):
     _ = [torch.full((3, 3, 7, 5), 9, dtype=torch.float16, device=device) for _ in range(50)]
     for found, wanted in zip(staged.arrays(), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+def test_what_is_copied_from_can_be_given_up_before_anybody_fetches(device):
+    staging = Staging(device)
+    given = [batch(seed, device) for seed in range(2)]
+    expected = [tensors[0].cpu().numpy().copy() for tensors in given]
+    watched = [weakref.ref(tensor) for tensors in given for tensor in tensors]
+    staged = [staging.copy(tensors, 1) for tensors in given]
+    del given
+    gc.collect()
+    assert all(tensor() is not None for tensor in watched)
+    assert staging.let_go()
+    gc.collect()
+    assert not any(tensor() is not None for tensor in watched)
+    assert not staging.let_go()
+    for found, wanted in zip(staged, expected, strict=True):
+        np.testing.assert_array_equal(found.arrays()[0], wanted)
+        found.release()
+
+
+def test_nothing_is_given_up_before_its_copy_is_over():
+    staging, order = Staging(torch.device("cpu")), []
+    staged = staging.copy(batch(0, torch.device("cpu")), 1)
+    staged._event = SimpleNamespace(synchronize=lambda: order.append(len(staged._sources)))
+    assert staging.let_go()
+    assert (order, staged._sources) == ([2], [])
+    staged.release()
+    assert order == [2], "it was waited for"
+
+
+def test_a_copy_that_cannot_be_begun_takes_no_room(monkeypatch):
+    staging = Staging(torch.device("cpu"))
+
+    def refuse(*_, **__):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "copy_", refuse)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            staging.copy(batch(0, torch.device("cpu")), 1)
+    waiting = threading.Thread(target=staging.await_room, daemon=True)
+    waiting.start()
+    waiting.join(5)
+    assert not waiting.is_alive()
