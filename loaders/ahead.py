@@ -13,6 +13,7 @@ import numpy as np
 from cache_store.errors import CacheStoreError
 from cache_store.reader import TensorReader
 from cache_store.shard import OPEN_FLAGS, index_of
+from loaders.background import Background
 from loaders.shards import will_need
 
 AHEAD_BYTES = 256 << 20
@@ -37,8 +38,7 @@ class ReadAhead:
         self._reached = 0
         self._over = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._follow, name="decant-ahead", daemon=True)
-        self._thread.start()
+        self._thread = Background("decant-ahead", self._follow, self.close)
 
     def reach(self, position: int) -> None:
         """Samples up to `position` have been handed out."""

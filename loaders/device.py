@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cache_store.errors import UsageError
+from loaders.background import Background
 from loaders.sampler import ShardShuffleSampler
 
 
@@ -130,8 +131,7 @@ class _Fetching:
         self._room = threading.Semaphore(prefetch)
         self._ready: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._fetch, name="decant-device", daemon=True)
-        self._thread.start()
+        self._thread = Background("decant-device", self._fetch, self._stop)
 
     def _fetch(self) -> None:
         try:
@@ -163,9 +163,12 @@ class _Fetching:
 
     def close(self) -> None:
         """End the thread, as soon as it has the batch that it is fetching."""
+        self._stop()
+        self._thread.join()
+
+    def _stop(self) -> None:
         self._over.set()
         self._room.release()
-        self._thread.join()
 
 
 def _map(value: Any, change: Any) -> Any:

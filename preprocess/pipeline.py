@@ -245,9 +245,8 @@ class WorkerPool:
         worker.end()  # from here on its state stands still
         item, item_job, begun = worker.state.item, worker.state.job_id, worker.begun()
         self._respawn(worker)
-        how = _how_it_died(worker.process.returncode, worker.last_words)
-        if hung:
-            how = f"no answer within {self._stall_s:g} s"
+        died = _how_it_died(worker.process.returncode, worker.last_words)
+        how = f"no answer within {self._stall_s:g} s" if hung else died
         again: list[_Queued] = []
         for place, job in enumerate(worker.jobs):
             client.dropped(job)

@@ -145,11 +145,8 @@ def test_the_cap_holds():
     assert failed.value.stage == "decode"
 
 
-@pytest.mark.parametrize(
-    "error",
-    [ValueError("too\nmany  lines"), RuntimeError(), cv2.error("odd"), KeyError("bboxes"), ZeroDivisionError("x")],
-)
-def test_whatever_a_transform_raises_is_this_images_failure(monkeypatch, error):
+def refusal(monkeypatch, error):
+    """What a renderer raises whose transforms raise `error`."""
     renderer = Renderer(rendering(RESIZE))
 
     def fail(image, state):
@@ -158,10 +155,19 @@ def test_whatever_a_transform_raises_is_this_images_failure(monkeypatch, error):
     monkeypatch.setattr(renderer, "_pipeline", fail)
     with pytest.raises(SourceError) as failed:
         renderer.pixels(picture(0), bytes(16), 0)
-    assert failed.value.stage == "render"
-    assert failed.value.reason.startswith(f"{type(error).__name__}:")
-    assert "\n" not in failed.value.reason
-    assert failed.value.__cause__ is error
+    return failed.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("too\nmany  lines"), RuntimeError(), cv2.error("odd"), KeyError("bboxes"), ZeroDivisionError("x")],
+)
+def test_whatever_a_transform_raises_is_this_images_failure(monkeypatch, error):
+    failed = refusal(monkeypatch, error)
+    assert failed.stage == "render"
+    assert failed.reason.startswith(f"{type(error).__name__}:")
+    assert "\n" not in failed.reason
+    assert failed.__cause__ is error
 
 
 def no_memory() -> cv2.error:
@@ -184,28 +190,13 @@ def no_memory() -> cv2.error:
     ids=str,
 )
 def test_memory_that_is_short_is_not_remembered_as_this_images_failure(monkeypatch, error):
-    renderer = Renderer(rendering(RESIZE))
-
-    def fail(image, state):
-        raise error
-
-    monkeypatch.setattr(renderer, "_pipeline", fail)
-    with pytest.raises(SourceError) as failed:
-        renderer.pixels(picture(0), bytes(16), 0)
-    assert (failed.value.stage, failed.value.reason) == ("memory", "not enough memory to render it")
-    assert failed.value.stage not in REMEMBERED_STAGES
+    failed = refusal(monkeypatch, error)
+    assert (failed.stage, failed.reason) == ("memory", "not enough memory to render it")
+    assert failed.stage not in REMEMBERED_STAGES
 
 
 def test_a_very_long_reason_is_cut(monkeypatch):
-    renderer = Renderer(rendering(RESIZE))
-
-    def fail(image, state):
-        raise ValueError("x" * 10_000)
-
-    monkeypatch.setattr(renderer, "_pipeline", fail)
-    with pytest.raises(SourceError) as failed:
-        renderer.pixels(picture(0), bytes(16), 0)
-    assert len(failed.value.reason) == 300
+    assert len(refusal(monkeypatch, ValueError("x" * 10_000)).reason) == 300
 
 
 def test_a_crop_larger_than_the_image_says_so():
