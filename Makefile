@@ -12,7 +12,7 @@ export SOURCE CACHE RECIPE PYTHON PIP_ARGS SYSTEM_TORCH
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two installations into one .venv would collide
-.PHONY: help setup cache test soak lint docs bench bench-gpu bench-load bench-techniques bench-variants demo clean cache-arguments run-ready dev-ready
+.PHONY: help setup cache test test-all test-frameworks soak lint docs bench bench-gpu bench-load bench-techniques bench-variants demo clean cache-arguments run-ready dev-ready frameworks-ready
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-23s %s\n", $$1, $$2 }'
@@ -36,10 +36,16 @@ cache: cache-arguments run-ready ## turn SOURCE into CACHE [RECIPE=file] [ARGS=�
 cache-arguments:
 	@if [ -n "$$SOURCE" ] && [ -z "$$CACHE" ]; then echo "make cache: SOURCE is given, CACHE is not: add CACHE=folder" >&2; exit 2; fi
 
-test: dev-ready ## run the tests [ARGS='-k name']
+test: dev-ready ## run the tests, without those that take minutes each [ARGS='-k name']
+	@DECANT_EXAMPLES=40 DECANT_KILLS=8 DECANT_CUTS=150 .venv/bin/python -m pytest -m "not long" $(ARGS)
+
+test-all: dev-ready ## run all tests: also every page of the docs, the scripts and the set-up [ARGS='-k name']
 	@.venv/bin/python -m pytest $(ARGS)
 
-soak: dev-ready ## the long tests: ten times as many histories, kills and power cuts as `make test` [ARGS=…]
+test-frameworks: frameworks-ready ## run the tests with Accelerate and timm, which `make test-all` leaves out [ARGS=…]
+	@.venv/bin/python -m pytest tests/frameworks $(ARGS)
+
+soak: dev-ready ## the long tests: ten times as many histories, kills and power cuts as `make test-all` [ARGS=…]
 	@DECANT_EXAMPLES=1500 DECANT_KILLS=200 DECANT_CUTS=5000 DECANT_ALL_ERRORS=1 \
 		.venv/bin/python -m pytest tests/property tests/crash $(ARGS)
 
@@ -79,3 +85,6 @@ run-ready:
 
 dev-ready:
 	@sh scripts/setup.sh dev
+
+frameworks-ready:
+	@sh scripts/setup.sh frameworks

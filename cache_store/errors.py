@@ -10,6 +10,9 @@
 
 A message says what, where, expected, found, and what to do next, in this order.
 Every class survives pickling: errors cross process borders.
+
+`UsageError` is the build's as well, and so a `PreprocessError`: that base stands here because this package may import
+nothing from `preprocess`, where its tree is drawn.
 """
 
 REPAIR = "run: decant repair SOURCE CACHE"
@@ -22,14 +25,20 @@ class CacheStoreError(Exception):
     exit_code = 1
 
 
+class PreprocessError(Exception):
+    """Base of the build's errors; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
 class NotFoundError(CacheStoreError, LookupError):
     """A cache, snapshot, split or sample that is not there."""
 
     exit_code = 4
 
 
-class UsageError(CacheStoreError, ValueError):
-    """An argument that cannot be meant, or a folder that is not ours to write."""
+class UsageError(CacheStoreError, PreprocessError, ValueError):
+    """An argument with a value that makes no sense, or a folder that is not ours to write."""
 
     exit_code = 2
 

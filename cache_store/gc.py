@@ -92,7 +92,7 @@ def collect_garbage(
     LockedError : a builder works on this cache
     StorageError : the system refused; what is kept is whole
     """
-    path = Path(cache)
+    path = layout.given_path(cache)
     if keep < 1:
         raise UsageError(f"keep: 1 or more snapshots expected, found {keep}")
     read_root(path)

@@ -24,6 +24,8 @@ import os
 import re
 from pathlib import Path
 
+from cache_store.errors import UsageError
+
 FORMAT_VERSION = 1
 KNOWN_NEEDS: frozenset[str] = frozenset()
 """Words in `needs` that this version understands; none yet."""
@@ -32,6 +34,28 @@ METADATA = "zarr.json"
 
 _SHARD = re.compile(r"c\.(0|[1-9][0-9]{0,17})\.0\.0\.0")
 _SNAPSHOT = re.compile(r"[0-9]{6}|[1-9][0-9]{6,17}")
+
+
+def given_path(path: str | os.PathLike[str]) -> Path:
+    """A path as a user gives it, where `~` stands for the home folder.
+
+    Raises
+    ------
+    UsageError : an empty text, which would be taken for the current folder; one with a NUL byte; or a relative path
+        while the current folder is gone
+    """
+    text = os.fsdecode(path)
+    if not text or "\0" in text:
+        raise UsageError(f"a path expected, found {text!r}" + ("" if text else "; is a variable not set?"))
+    found = Path(os.path.expanduser(text))
+    if not found.is_absolute():
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            raise UsageError(
+                f"{text!r}: the current folder was removed; change to another, or give a whole path"
+            ) from None
+    return found
 
 
 def tensors_dir(cache: Path, tensors_id: str) -> Path:

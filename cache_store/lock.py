@@ -93,8 +93,8 @@ class Lease:
     """
 
     def __init__(self, cache: Path, snapshot: str) -> None:
-        path = layout.snapshot_dir(cache, snapshot) / layout.METADATA
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hang us
+        self._path = path = layout.snapshot_dir(cache, snapshot) / layout.METADATA
+        self._fd = fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hang us
         self._closer = weakref.finalize(self, os.close, fd)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -109,6 +109,13 @@ class Lease:
     @property
     def closed(self) -> bool:
         return not self._closer.alive
+
+    def in_place(self) -> bool:
+        """Whether the file that is held is still the one under its path; nothing is known once it is closed."""
+        try:
+            return self.closed or os.path.samestat(os.fstat(self._fd), os.stat(self._path))
+        except OSError:  # removed, on this machine or on a server
+            return False
 
     def close(self) -> None:
         self._closer()

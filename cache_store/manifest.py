@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class SplitTable:
     mean, std : in force, in 0..1, one value a channel; for uint8 tensors too
     scanned_ns : when the folder was scanned, ns since the epoch
     decoders : names for the values of the column `decoder`
+    read_formerly : way of reading -> digests, in hex, of the samples that would be read in this way now and whose slots
+        were read in a former one; None in tables of versions that knew one way only
     columns : name -> array as in `COLUMNS`; stored ones are mapped and verified when first asked for
     """
 
@@ -56,6 +58,7 @@ class SplitTable:
     scanned_ns: int
     decoders: tuple[str, ...]
     columns: Mapping[str, np.ndarray]
+    read_formerly: Mapping[str, Sequence[str]] | None = None
 
     def __len__(self) -> int:
         return len(self.columns["label"])
@@ -147,6 +150,9 @@ def encode(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
             "std": list(split.std),
             "scanned_ns": split.scanned_ns,
             "decoders": list(split.decoders),
+            "read_formerly": None
+            if split.read_formerly is None
+            else {way: list(digests) for way, digests in split.read_formerly.items()},
         }
         yield noted(f"{name}/{layout.METADATA}", encode_group(described))
     own = encode_group(
@@ -164,13 +170,18 @@ def encode(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
     yield layout.METADATA, own
 
 
-def decode(folder: Path, digest: str | None) -> Snapshot:
+def _nothing() -> None:
+    """Where nobody watches for the folder's replacement."""
+
+
+def decode(folder: Path, digest: str | None, attend: Callable[[], None] = _nothing) -> Snapshot:
     """Read a snapshot; its tables are mapped and verified when first used.
 
     Parameters
     ----------
     folder : `snapshots/<name>`
     digest : what the snapshot's own metadata must hash to, hex; None: not known
+    attend : called before a table is mapped; raises where the folder is not the one that was read any more
 
     Raises
     ------
@@ -191,7 +202,10 @@ def decode(folder: Path, digest: str | None) -> Snapshot:
                 std=tuple(table["std"]),
                 scanned_ns=int(table["scanned_ns"]),
                 decoders=tuple(table["decoders"]),
-                columns=_StoredColumns(folder / name, {k: files[f"{name}/{k}/{layout.METADATA}"] for k in COLUMNS}),
+                read_formerly=table.get("read_formerly"),
+                columns=_StoredColumns(
+                    folder / name, {k: files[f"{name}/{k}/{layout.METADATA}"] for k in COLUMNS}, attend
+                ),
             )
         lines = _load(folder / "failures", files[f"failures/{layout.METADATA}"], "u1").tobytes()
         order = [name for name in attributes["recipe"]["splits"] if name in splits]
@@ -217,13 +231,15 @@ def decode(folder: Path, digest: str | None) -> Snapshot:
 class _StoredColumns(Mapping[str, np.ndarray]):
     """Columns of a stored split, each mapped and verified once, when first asked for."""
 
-    def __init__(self, folder: Path, metadata_digests: dict[str, str]) -> None:
+    def __init__(self, folder: Path, metadata_digests: dict[str, str], attend: Callable[[], None]) -> None:
         self._folder = folder
+        self._attend = attend
         self._digests = metadata_digests
         self._loaded: dict[str, np.ndarray] = {}
 
     def __getitem__(self, column: str) -> np.ndarray:
         if column not in self._loaded:
+            self._attend()
             self._loaded[column] = _load(self._folder / column, self._digests[column], COLUMNS[column][0])
         return self._loaded[column]
 

@@ -4,7 +4,9 @@ import json
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,8 @@ def read_root(cache: Path) -> Root:
             raise NotFoundError(
                 f"{str(cache)!r} is a file, a cache is a folder; name the one that decant build made"
             ) from None
+        if link := broken_link(cache):
+            raise NotFoundError(link) from None
         if not path.exists():
             what = "is not a decant cache (it has no zarr.json)" if cache.is_dir() else "does not exist"
             raise NotFoundError(f"{str(cache)!r} {what}; build one with: decant build SOURCE CACHE") from None
@@ -128,25 +132,37 @@ def read_root(cache: Path) -> Root:
     return Root(snapshot, newest, digest, former)
 
 
+def broken_link(path: Path) -> str:
+    """What is wrong with a path that is a symbolic link to nothing, or lies below one; empty for any other path."""
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            return (
+                f"{str(place)!r} is a link to {os.readlink(place)!r}, which is not there: is its disk mounted? "
+                "Make that folder, or remove the link"
+            )
+    return ""
+
+
 def _is_digest(value: object) -> bool:
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
-def open_cache(path: str | os.PathLike[str], snapshot: str | None = None) -> "Cache":
+def open_cache(path: str | os.PathLike[str], snapshot: str | None = None, *, digest: str | None = None) -> "Cache":
     """Open a cache for reading, at its current snapshot or at a named one.
 
     Parameters
     ----------
     path : folder of the cache
     snapshot : name of a snapshot, such as '000003'; None: the one in force now
+    digest : that this snapshot must have, as `Cache.digest` gave it; None: any
 
     Raises
     ------
-    NotFoundError : no such cache or snapshot
+    NotFoundError : no such cache or snapshot, or another digest
     FormatError, IntegrityError : written by another version, or damaged
     StorageError : the system refused to read
     """
-    cache = Path(path)
+    cache = layout.given_path(path)
     for attempt in range(_ATTEMPTS):
         root = read_root(cache)
         name = root.snapshot if snapshot is None else snapshot
@@ -171,12 +187,36 @@ def open_cache(path: str | os.PathLike[str], snapshot: str | None = None) -> "Ca
             where = layout.snapshot_dir(cache, name) / layout.METADATA
             raise read_error(f"{str(cache)!r}: snapshot {name}", where, error) from error
         try:
-            digest = root.digest if name == root.snapshot else None
-            return Cache(cache, decode(layout.snapshot_dir(cache, name), digest), lease)
+            found = (root.digest if name == root.snapshot else None) or _digest_on_disk(cache, name)
+            if digest is not None and found != digest:
+                raise _another_snapshot(cache, name, digest, found)
+            attend = partial(_attend, cache, name, lease, found)
+            return Cache(cache, decode(layout.snapshot_dir(cache, name), found, attend), lease, found, attend)
         except BaseException:
             lease.close()
             raise
     raise NotFoundError(f"{str(cache)!r}: its snapshots change faster than they can be opened")
+
+
+def _digest_on_disk(cache: Path, snapshot: str) -> str:
+    """What a snapshot's own metadata hashes to now, hex."""
+    path = layout.snapshot_dir(cache, snapshot) / layout.METADATA
+    return digest_of(read_committed(path, repr(str(path)))).hex()
+
+
+def _attend(cache: Path, name: str, lease: Lease, digest: str) -> None:
+    """Refuse to map files of a cache that has taken the opened one's place: they hold other samples."""
+    if not lease.in_place():
+        found = _digest_on_disk(cache, name)  # `repair` restores a file byte for byte
+        if found != digest:
+            raise _another_snapshot(cache, name, digest, found)
+
+
+def _another_snapshot(cache: Path, name: str, expected: str, found: str) -> NotFoundError:
+    return NotFoundError(
+        f"{str(cache)!r}: snapshot {name} with digest {expected} expected, found {name} with digest {found}: the cache "
+        "was replaced by another one, whose samples, labels and order may differ; open it as a new dataset"
+    )
 
 
 def snapshot_names(cache: Path) -> list[str]:
@@ -198,10 +238,11 @@ class Cache:
     snapshot : its tables
     """
 
-    def __init__(self, path: Path, snapshot: Snapshot, lease: Lease) -> None:
+    def __init__(self, path: Path, snapshot: Snapshot, lease: Lease, digest: str, attend: Callable[[], None]) -> None:
         self.path = path
         self.snapshot = snapshot
         self._lease = lease
+        self._digest, self._attend = digest, attend
         self._tensors: dict[str, TensorReader] = {}
 
     @property
@@ -238,7 +279,7 @@ class Cache:
             digests = self.snapshot.tensors.get(tensors_id)
             if digests is None:
                 raise IntegrityError(f"snapshot {self.snapshot.name} does not list the tensors of split {split!r}")
-            self._tensors[tensors_id] = TensorReader(self.path, tensors_id, digests)
+            self._tensors[tensors_id] = TensorReader(self.path, tensors_id, digests, attend=self._attend)
         return self._tensors[tensors_id]
 
     def image(self, split: str, sample: int, variant: int = 0) -> np.ndarray:
@@ -264,14 +305,8 @@ class Cache:
             raise IntegrityError(f"{error}: sample {path!r} variant {variant}; {REPAIR}") from error
 
     def digest(self) -> str:
-        """What the snapshot's own metadata hashes to, hex: with equal digests every byte of the tables is equal.
-
-        Raises
-        ------
-        IntegrityError, StorageError : the metadata cannot be read any more
-        """
-        path = layout.snapshot_dir(self.path, self.snapshot.name) / layout.METADATA
-        return digest_of(read_committed(path, repr(str(path)))).hex()
+        """What the snapshot's own metadata hashes to, hex: with equal digests every byte of the tables is equal."""
+        return self._digest
 
     def close(self) -> None:
         """Give up the lease; arrays handed out stay valid."""
@@ -296,6 +331,7 @@ class TensorReader:
     dtype : float16 or uint8
     slots : S
     attributes : of the tensors' group (rendering, mean, std, engine, probe, versions)
+    attend : called before a shard is opened; raises where the cache is not the one that was opened any more
 
     Raises
     ------
@@ -303,8 +339,16 @@ class TensorReader:
     StorageError : the system refused to read it
     """
 
-    def __init__(self, cache: Path, tensors_id: str, digests: dict[str, str], max_maps: int = MAX_MAPS) -> None:
+    def __init__(
+        self,
+        cache: Path,
+        tensors_id: str,
+        digests: dict[str, str],
+        max_maps: int = MAX_MAPS,
+        attend: Callable[[], None] = lambda: None,
+    ) -> None:
         self.cache = cache
+        self.attend = attend
         self.tensors_id = tensors_id
         group, image = _read_metadata(cache, tensors_id)
         if metadata_digests(group, image) != digests:
@@ -353,6 +397,7 @@ class TensorReader:
         IntegrityError : missing, cut, or with a wrong index
         """
         path, where = self.shard_file(shard), self.where(shard)
+        self.attend()
         try:
             data = map_file(path)
         except OSError as error:

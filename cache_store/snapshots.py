@@ -59,7 +59,7 @@ def history(cache: str | os.PathLike[str]) -> list[Entry]:
     ------
     NotFoundError, FormatError, IntegrityError : as `read_root`
     """
-    path = Path(cache)
+    path = layout.given_path(cache)
     current = read_root(path).snapshot
     return [_entry(path, name, current == name) for name in reversed(snapshot_names(path))]
 
@@ -100,7 +100,7 @@ def rollback(cache: str | os.PathLike[str], snapshot: str) -> tuple[str | None, 
     LockedError : a builder works on this cache
     StorageError : the system refused
     """
-    path = Path(cache)
+    path = layout.given_path(cache)
     _require_snapshot(path, snapshot)
     writer.make_pending(path)
     with BuildersLock(path):

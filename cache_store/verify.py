@@ -104,7 +104,7 @@ def verify(cache: str | os.PathLike[str], progress: Progress | None = None) -> V
     FormatError : written by a newer version
     StorageError : the system refused to read
     """
-    return examine(Path(cache), progress).report
+    return examine(layout.given_path(cache), progress).report
 
 
 def examine(cache: Path, progress: Progress | None = None, *, shards: bool = True) -> Examined:

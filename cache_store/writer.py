@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from cache_store.canonical import digest_of
 from cache_store.errors import REPAIR, IntegrityError, NotFoundError, StorageError, UsageError
 from cache_store.manifest import Snapshot, encode
 from cache_store.metadata import encode_group, encode_image_array, resized
-from cache_store.reader import Root, metadata_digests, read_root, root_attributes, snapshot_names
+from cache_store.reader import Root, broken_link, metadata_digests, read_root, root_attributes, snapshot_names
 from cache_store.records import PendingShard, read_record
 from cache_store.shard import ShardReader, empty_shard
 from cache_store.wary import MISSING, Unreadable, read_committed, read_metadata
@@ -90,6 +90,8 @@ def refuse_foreign(cache: Path) -> None:
     if is_ours(cache):
         return
     with durable.translated("read", cache):
+        if link := broken_link(cache):
+            raise UsageError(f"CACHE {link}")
         if cache.exists() and not cache.is_dir():
             raise UsageError(f"CACHE {str(cache)!r} is a file; name a folder that is new, empty, or a cache")
         foreign = _foreign_entries(cache) if cache.exists() else []
@@ -435,7 +437,7 @@ def source_by_hint(cache: Path) -> Path | None:
         relative = layout.source_hint(cache).read_bytes()
     except OSError:
         return None
-    return Path(os.path.normpath(os.path.join(cache.resolve(), os.fsdecode(relative))))
+    return Path(os.path.normpath(os.path.join(os.path.realpath(cache), os.fsdecode(relative))))
 
 
 def leave_source_hint(cache: Path, source: Path) -> None:
@@ -443,27 +445,42 @@ def leave_source_hint(cache: Path, source: Path) -> None:
 
     Not flushed, and no matter if it fails: the snapshot is published already.
     """
-    _leave_hint(layout.source_hint(cache), os.fsencode(os.path.relpath(source.resolve(), cache.resolve())))
+    _leave_hint(
+        layout.source_hint(cache), os.fsencode(os.path.relpath(os.path.realpath(source), os.path.realpath(cache)))
+    )
 
 
-def leave_scan_hint(cache: Path, snapshot: str, scanned_ns: int) -> None:
+def leave_scan_hint(cache: Path, snapshot: str, scanned_ns: int, read_formerly: Mapping[str, Sequence[str]]) -> None:
     """Note that a scan which began at `scanned_ns` found all files as the snapshot has them, doubtful ones by digest.
 
-    Files whose time stamps lie close to the snapshot's own scan need not be read again for it. Not flushed, and no
-    matter if it fails.
+    Files whose time stamps lie close to the snapshot's own scan need not be read again for it, nor headers to find
+    `read_formerly`, which is as in `SplitTable`. Not flushed, and no matter if it fails.
     """
-    _leave_hint(layout.scan_hint(cache), json.dumps({"snapshot": snapshot, "scanned_ns": scanned_ns}).encode())
+    hint = {"snapshot": snapshot, "scanned_ns": scanned_ns, "read_formerly": read_formerly}
+    _leave_hint(layout.scan_hint(cache), json.dumps(hint).encode())
 
 
 def scan_by_hint(cache: Path, snapshot: str) -> int | None:
     """What `leave_scan_hint` noted of this snapshot; None if nothing that can be believed."""
+    scanned_ns = _scan_hint(cache, snapshot).get("scanned_ns")
+    return scanned_ns if isinstance(scanned_ns, int) and scanned_ns < time.time_ns() else None
+
+
+def read_formerly_by_hint(cache: Path, snapshot: str) -> dict[str, list[str]] | None:
+    """The same, of `read_formerly`."""
+    noted: Any = _scan_hint(cache, snapshot).get("read_formerly")
     try:
-        hint = json.loads(layout.scan_hint(cache).read_bytes())
-        if hint["snapshot"] == snapshot and isinstance(hint["scanned_ns"], int) and hint["scanned_ns"] < time.time_ns():
-            return int(hint["scanned_ns"])
+        return {str(way): [bytes.fromhex(digest).hex() for digest in digests] for way, digests in noted.items()}
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def _scan_hint(cache: Path, snapshot: str) -> dict[str, Any]:
+    try:
+        hint: dict[str, Any] = json.loads(layout.scan_hint(cache).read_bytes())
+        return hint if hint["snapshot"] == snapshot else {}
     except (OSError, ValueError, LookupError, TypeError):
-        pass  # none yet, or torn by a power cut
-    return None
+        return {}  # none yet, or torn by a power cut
 
 
 def _leave_hint(path: Path, data: bytes) -> None:

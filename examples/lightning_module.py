@@ -4,6 +4,7 @@
     python examples/lightning_module.py CACHE [--epochs 3]
 
 Lightning knows ShardShuffleSampler for a distributed sampler: it leaves it in place, and tells it every epoch.
+A checkpoint holds the place in the epoch, so `trainer.fit(…, ckpt_path=…)` goes on at the next sample.
 """
 
 import argparse
@@ -38,14 +39,26 @@ class CacheDataModule(lightning.LightningDataModule):
     def __init__(self, cache: str, batch_size: int = 32, dtype: torch.dtype | None = torch.float32) -> None:
         super().__init__()
         self.cache, self.batch_size, self.dtype = cache, batch_size, dtype
+        self.sampler: ShardShuffleSampler | None = None
+        self.place: dict = {}
 
     def setup(self, stage: str) -> None:
         self.train = CachedDataset(self.cache, split="train", dtype=self.dtype)
         self.val = CachedDataset(self.cache, split="val", dtype=self.dtype)
 
     def train_dataloader(self) -> DataLoader:
-        sampler = ShardShuffleSampler(self.train, seed=0)  # order and variant follow the trainer's epoch
-        return DataLoader(self.train, self.batch_size, sampler=sampler, num_workers=0)
+        self.sampler = ShardShuffleSampler(self.train, seed=0)  # order and variant follow the trainer's epoch
+        if self.place:
+            self.sampler.load_state_dict(self.place)
+        # With workers Lightning tells the epoch too late: they are given samples when the iterator is made.
+        return DataLoader(self.train, self.batch_size, sampler=self.sampler, num_workers=0)
+
+    def state_dict(self) -> dict:
+        """Lightning puts it into each checkpoint."""
+        return self.sampler.state_dict() if self.sampler is not None else {}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.place = state
 
     def val_dataloader(self) -> DataLoader:
         sampler = ShardShuffleSampler(self.val, shuffle=False)

@@ -102,7 +102,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
                 save()
                 return
         save()
-        if dist.get_rank() == 0:
+        if dist.get_rank() == 0 and steps:  # after a checkpoint of an epoch's end there are none yet
             print(f"epoch {epoch}  loss of the last batch {loss.item():.3f}", flush=True)
 
 

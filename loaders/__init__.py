@@ -3,7 +3,13 @@
 from importlib import import_module
 from typing import Any
 
-_PUBLIC = {"CachedDataset": "dataset", "ShardShuffleSampler": "sampler", "to_device": "device"}
+_PUBLIC = {
+    "Batch": "collate",
+    "CachedDataset": "dataset",
+    "ConcatDataset": "concat",
+    "ShardShuffleSampler": "sampler",
+    "to_device": "device",
+}
 
 __all__ = sorted(_PUBLIC)
 

@@ -51,7 +51,7 @@ def _by_way_of_singles(images: torch.Tensor) -> Fill:
     targets = images.view(-1, count // pieces).unbind()
 
     def fill(stored: np.ndarray, first: int) -> None:
-        singles = torch.empty(stored.shape, dtype=torch.float32)
+        singles = torch.empty(stored.shape, dtype=torch.float32, device="cpu")
         _to_singles(singles)(stored, 0)
         sources = singles.view(-1, count // pieces).unbind()
         torch._foreach_copy_(targets[first * pieces : first * pieces + len(sources)], sources)

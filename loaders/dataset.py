@@ -1,7 +1,6 @@
 """CachedDataset: index -> (tensor, label), out of mapped shards."""
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,14 +11,20 @@ from torch.utils.data import Dataset, default_collate, get_worker_info
 from cache_store import layout
 from cache_store.errors import IntegrityError, NotFoundError, UsageError
 from cache_store.reader import Cache, TensorReader, open_cache
+from loaders import advice, snapshot_move
 from loaders.checks import FirstCheck
-from loaders.collate import GatheredBatch
+from loaders.collate import Batch, entries, entry
+from loaders.concat import ConcatDataset
 from loaders.convert import converter
 from loaders.gather import Gatherer
-from loaders.memory import batch_memory
+from loaders.indices import integer, integers, within
+from loaders.memory import batch_memory, plain_memory
 from loaders.normalizer import Normalizer
+from loaders.settled import Settled
 from loaders.shards import FileShards, MappedShards
 from loaders.shared import Shared
+from loaders.targets import OwnTargets
+from loaders.transform_check import check_transforms
 from loaders.window import Cutter
 
 _Memory = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
@@ -27,12 +32,7 @@ _Memory = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
 _DTYPES = (torch.float16, torch.float32, torch.bfloat16)
 
 
-def _plain_memory(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """For a single image: neither a pooled buffer nor shared memory is worth it."""
-    return torch.empty(shape, dtype=dtype)
-
-
-class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
+class CachedDataset(Settled, Dataset[tuple[Any, ...]]):
     """One split of a cache as a map-style dataset.
 
     `DataLoader(dataset, batch_size=256, shuffle=True)` gets whole batches, copied once out of the mapped shards into
@@ -51,15 +51,21 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
     snapshot : name of a snapshot; None: the one in force now
     dtype : of the images: torch.float16, torch.float32 or torch.bfloat16, normalised; torch.uint8: the 8-bit pixels
         of a uint8 cache as they are. None: float16
+    targets : labels in the place of class ids: a tensor, an array or a list with one value for each sample, in their
+        order, or {path as in `samples`: value}. Values are numbers or have any shape: labels of a batch are (n,) or
+        (n, …), of the tensor's or array's type (Python's numbers become int64, float64 or bool). `dataset[i]` has
+        Python's number for int64, float64 and bool, and a tensor for other types and for rows
     variant : always this variant; None: see `set_epoch`
     crop : height and width of a window that is cut out of each stored image while it is copied, or one number for
         both; None: all of it
     flip : mirror each image left to right with probability 1/2, from torch's generator
     crop_mode : 'random' (from torch's generator) or 'center'
-    transform : called with each image, gives what the dataset returns in its place
+    transform : called with each image, gives what the dataset returns in its place. The image is a tensor (C, H, W) of
+        `dtype`, after `crop` and `flip`: normalised with `mean` and `std`, or 0..255 where `dtype` is torch.uint8.
+        Scripts may assign it later
     target_transform : the same for labels
-    batch_transform : called with images (n, C, H, W) and labels (n,) of a whole batch, gives both, as torchvision's
-        `v2.MixUp` and `v2.CutMix` do; `dataset[i]` calls it with a batch of one
+    batch_transform : called with images (n, C, H, W), as `transform` gets them, and labels (n,) of a whole batch, gives
+        both, as torchvision's `v2.MixUp` and `v2.CutMix` do; `dataset[i]` calls it with a batch of one
     io : 'mmap', or 'pread' for network file systems
     check : 'never', or 'first': compare each image with its checksum when it is first touched in a process
 
@@ -67,8 +73,10 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
     ----------
     classes : names of all classes, by class id
     class_to_idx : class id of each name
-    targets : class id of each sample, -1 for unlabelled ones
-    samples : (path relative to SOURCE, class id) of each sample
+    targets : class id of each sample, -1 for unlabelled ones; or what `targets` gave. A list that is made once;
+        changing it changes no sample
+    samples, imgs : (path relative to SOURCE, target) of each sample; the same
+    shape : C, H, W of the images that are handed out, before `transform`
     failures : path, stage and reason of each image that the build left out
     mean, std : in force, in 0..1, one value a channel
     snapshot_id : name of the snapshot
@@ -78,10 +86,25 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
     Raises
     ------
     NotFoundError : no such cache, split, snapshot or sample
-    UsageError : an argument that cannot be meant
+    UsageError : an argument that does not fit; at the first sample: a transform that would normalise images once more,
+        or convert them from pixels
     IntegrityError : missing or damaged bytes; names sample and file
     StorageError : the system refused to read
     """
+
+    split: str
+    snapshot_id: str
+    variants: int
+    mean: list[float]
+    std: list[float]
+    classes: list[str]
+    class_to_idx: dict[str, int]
+    # What a dataset that was pickled by a former version lacks:
+    _own: OwnTargets | None = None
+    _digest: str | None = None
+    _targets: list[Any] | None = None
+    _samples: list[tuple[str, Any]] | None = None
+    _checked: tuple[Any, Any] = (None, None)
 
     def __init__(
         self,
@@ -90,6 +113,7 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         snapshot: str | None = None,
         *,
         dtype: torch.dtype | None = None,
+        targets: Any = None,
         variant: int | None = None,
         crop: int | Sequence[int] | None = None,
         flip: bool = False,
@@ -103,8 +127,8 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         for name, value, known in (("io", io, ("mmap", "pread")), ("check", check, ("never", "first"))):
             if value not in known:
                 raise UsageError(f"{name}: {' or '.join(map(repr, known))} expected, found {value!r}")
-        self._path = os.path.abspath(os.fspath(cache))
-        self.split = split
+        self._path = os.path.abspath(layout.given_path(cache))
+        vars(self)["split"] = split
         self._dtype = dtype or torch.float16
         self._asked_dtype, self._fixed_variant = dtype, variant
         self._crop, self._flip, self._crop_mode = crop, flip, crop_mode
@@ -116,6 +140,7 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         self._first_check: FirstCheck | None = None
         opened = open_cache(self._path, snapshot)
         try:
+            self._own = None if targets is None else OwnTargets(targets, opened.split(split), split)
             self._take(opened)
         except BaseException:
             opened.close()
@@ -138,73 +163,129 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         cutter = Cutter((reader.shape[1], reader.shape[2]), self._crop, self._flip, self._crop_mode)
         self._cutter = None if whole else cutter
         self._cache, self._gatherer, self._first_check = opened, None, None
-        self.snapshot_id = opened.snapshot.name
-        self.variants = table.variants
-        self._length = len(table)
-        self.mean, self.std = list(table.mean), list(table.std)
-        self.classes = list(opened.snapshot.classes)
-        self.class_to_idx = {name: number for number, name in enumerate(self.classes)}
+        self._length, self._digest = len(table), opened.digest()
+        self._targets = self._samples = None
+        classes = list(opened.snapshot.classes)
+        vars(self).update(
+            snapshot_id=opened.snapshot.name,
+            variants=table.variants,
+            mean=list(table.mean),
+            std=list(table.std),
+            classes=classes,
+            class_to_idx={name: number for number, name in enumerate(classes)},
+        )
 
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """Image (C, H, W) in memory of its own, writable, and class id.
+    def __getitem__(self, index: Any) -> tuple[Any, ...]:
+        """Image (C, H, W) in memory of its own, writable, and class id or target; then what `extras` adds.
+
+        Parameters
+        ----------
+        index : an integer, negative ones count from the end; or a list of integers or a 1-d array or tensor of them:
+            then images are (n, C, H, W), labels (n,), as torch's bulk loading expects
+            (`DataLoader(dataset, sampler=BatchSampler(…), batch_size=None)`)
 
         Raises
         ------
+        TypeError : anything else; bools, masks and slices among them
         IndexError : beyond the last sample
         """
-        images, labels = self._batch([index], _plain_memory)
-        image, label = self._transformed(images[0], int(labels[0]))
-        if self.batch_transform is None:
-            return image, label
-        images, labels = self.batch_transform(*default_collate([(image, label)]))
-        return images[0], labels[0]
+        number = integer(index)
+        if number is None:
+            whole = self._whole(integers(index, (list,)))
+            return tuple(whole.collated() if isinstance(whole, Batch) else default_collate(whole))
+        advice.single_sample(self._shared)
+        image, label, *extras = self._gathered(integers([number]), plain_memory)[0]
+        image, label = self._transformed(image, label)
+        if self.batch_transform is not None:
+            images, labels = self.batch_transform(*default_collate([(image, label)]))
+            image, label = images[0], entry(labels, 0)
+        return (image, label, *extras)
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
         """A whole batch, as `DataLoader` asks for it: gathered at once, and collated for nothing.
 
+        Where a subclass overrides `__getitem__`, the samples are its own, one after the other.
+
         Raises
         ------
+        TypeError : an index that is no integer
         IndexError : beyond the last sample
         """
-        images, labels = self._batch(indices, batch_memory)
-        if self.transform is not None or self.target_transform is not None:
-            samples = [self._transformed(image, label) for image, label in zip(images, labels.tolist(), strict=True)]
-            if self.batch_transform is None:
-                return samples
-            images, labels = default_collate(samples)
-        else:
-            self._advise()
-        if self.batch_transform is not None:
-            images, labels = self.batch_transform(images, labels)
-        return GatheredBatch(images, labels)
+        numbers = integers(indices)
+        single = _override(type(self))
+        if single is None:
+            return self._whole(numbers)
+        advice.overridden(type(self), self._shared)
+        return [single(self, number) for number in numbers.tolist()]
 
-    def _batch(self, indices: Sequence[int], memory: _Memory) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (n, C, H, W) in memory of their own, and labels (n,)."""
-        numbers = np.asarray(indices, np.int64).flatten()  # a copy: the caller's indices stay as they are
-        wrong = numbers[(numbers < -self._length) | (numbers >= self._length)]
-        if len(wrong):
-            raise IndexError(f"split {self.split!r} has samples 0 to {self._length - 1}, there is no {wrong[0]}")
-        numbers[numbers < 0] += self._length
+    def extras(self, indices: torch.Tensor) -> tuple[Any, ...]:
+        """Override it to add to each sample: called once a batch, and `dataset[i]` calls it with a batch of one.
+
+        Parameters
+        ----------
+        indices : int64 (n,), of the samples, 0 or more
+
+        Returns
+        -------
+        further columns, each a tensor, an array or a list of n entries: samples become (image, label, …), batches
+        [images, labels, …], collated as `default_collate` does. Nothing by default
+        """
+        return ()
+
+    def __add__(self, other: Dataset[Any]) -> ConcatDataset:  # type: ignore[override]
+        return ConcatDataset([self, other])
+
+    def _whole(self, numbers: np.ndarray) -> Batch | list[Any]:
+        """The samples of a batch with all transforms: a `Batch`, or a list where `transform` gave each of them."""
+        batch = self._gathered(numbers, batch_memory)
+        if not len(batch):
+            return batch
+        if self.transform is not None or self.target_transform is not None:
+            pairs = list(map(self._transformed, batch.images, entries(batch.labels)))
+            if self.batch_transform is None:
+                return [(*pair, *extras) for pair, *extras in zip(pairs, *map(entries, batch.extras), strict=True)]
+            batch.images, batch.labels = default_collate(pairs)
+        else:
+            advice.workers_cost(self._shared)
+        if self.batch_transform is not None:
+            batch.images, batch.labels = self.batch_transform(batch.images, batch.labels)
+        return batch
+
+    def _gathered(self, numbers: np.ndarray, memory: _Memory) -> Batch:
+        """Samples (negative numbers count from the end) without transforms, in memory of their own."""
+        if self.transform is not self._checked[0] or self.batch_transform is not self._checked[1]:
+            self._check_transforms()
         if get_worker_info() is not None:
             self._shared.enter_worker()
         opened = self._opened()
         table = opened.split(self.split)
         variants = self._variants(len(numbers))
+        try:
+            slots = table["slot"][numbers, variants]
+        except IndexError:
+            within(numbers, self._length, f"split {self.split!r}")  # names the index
+            raise
         windows = None if self._cutter is None else self._cutter.draw(len(numbers))
         gatherer = self._gatherer or self._new_gatherer(opened)
         images = memory((len(numbers), *gatherer.shape), self._dtype)
         try:
             if self._first_check is not None:
                 self._first_check.see(numbers, variants)
-            gatherer.gather(table["slot"][numbers, variants], images, windows)
+            gatherer.gather(slots, images, windows)
         except IntegrityError:
             for number, variant in zip(numbers.tolist(), variants.tolist(), strict=True):
                 opened.image(self.split, number, variant)  # says which sample it is
             raise
-        return images, torch.from_numpy(table["label"][numbers])
+        labels = torch.from_numpy(table["label"][numbers]) if self._own is None else self._own.of(numbers)
+        if type(self).extras is CachedDataset.extras:
+            return Batch(images, labels)
+        extras = self.extras(torch.from_numpy(within(numbers, self._length, "")))  # 0 or more
+        if not isinstance(extras, tuple):
+            raise UsageError(f"extras: a tuple of columns expected, found {type(extras).__name__}")
+        return Batch(images, labels, *extras)
 
     def _new_gatherer(self, opened: Cache) -> Gatherer:
         table, reader = opened.split(self.split), opened.tensors(self.split)
@@ -222,16 +303,13 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
             label if self.target_transform is None else self.target_transform(label),
         )
 
-    def _advise(self) -> None:
-        """Say once a run, not once a worker, that worker processes cost speed here."""
-        worker = get_worker_info()
-        if worker is not None and worker.id == 0 and self._shared.first_warning():
-            warnings.warn(
-                "CachedDataset is faster without worker processes: batches are copied straight out of the mapped "
-                "cache, and workers copy them a second time; use num_workers=0 (measure it here: make "
-                "bench-load ARGS='--only limits')",
-                stacklevel=2,
-            )
+    def _check_transforms(self) -> None:
+        """Before the first image that they get, as scripts assign transforms at any time."""
+        is_normalised = any(self.mean) or any(std != 1 for std in self.std)
+        if self._dtype != torch.uint8 and is_normalised:
+            check_transforms("transform", self.transform, self._dtype, self._shared)
+            check_transforms("batch_transform", self.batch_transform, self._dtype, self._shared)
+        self._checked = (self.transform, self.batch_transform)
 
     def set_epoch(self, epoch: int) -> None:
         """From now on variant `epoch` mod K, in this process and in every worker that has the dataset already.
@@ -253,7 +331,7 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         """For each sample the fixed variant; else that of the epoch; else one drawn from torch's generator."""
         variant = self.epoch_variant(self.epoch)
         if variant is None:
-            return torch.randint(self.variants, (count,)).numpy()
+            return torch.randint(self.variants, (count,), device="cpu").numpy()
         return np.full(count, variant, np.int64)
 
     def epoch_variant(self, epoch: int | None) -> int | None:
@@ -303,31 +381,18 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         Raises
         ------
         UsageError : a worker process still has the old one, a class id would change, or an argument that this dataset
-            was opened with does not fit any more; the dataset stays where it is
+            was opened with does not fit any more (`targets` fit the same samples only); the dataset stays where it is
         """
         opened = open_cache(self._path)
         try:
-            if opened.snapshot.name == self.snapshot_id:
+            if (opened.snapshot.name, opened.digest()) == (self.snapshot_id, self._digest):
                 opened.close()
                 return self.snapshot_id
             here = f"snapshot {self.snapshot_id} of {self._path!r}"
-            holders = self._shared.living_workers()
-            if holders:
-                raise UsageError(
-                    f"refresh: worker process {', '.join(map(str, holders))} still reads {here}; refresh between "
-                    "epochs, without persistent_workers"
-                )
-            now = {name: number for number, name in enumerate(opened.snapshot.classes)}
-            moved = [
-                f"{name!r} {old} -> {now.get(name, 'none')}"
-                for name, old in self.class_to_idx.items()
-                if now.get(name) != old
-            ]
-            if moved:
-                raise UsageError(
-                    f"refresh: class ids differ between {here} and {opened.snapshot.name}: {', '.join(moved[:5])}; "
-                    "open a new CachedDataset, or list 'classes' in the recipe to pin them"
-                )
+            snapshot_move.check_workers(self._shared.living_workers(), here)
+            snapshot_move.check_class_ids(self.class_to_idx, opened, here)
+            if self._own is not None:
+                self._own.check(opened.split(self.split), f"snapshot {opened.snapshot.name}")
             former = self._cache
             self._take(opened)
         except BaseException:
@@ -338,14 +403,27 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
         return self.snapshot_id
 
     @property
-    def targets(self) -> list[int]:
-        labels: list[int] = self._opened().split(self.split)["label"].tolist()
-        return labels
+    def targets(self) -> list[Any]:
+        if self._targets is None:
+            labels = self._opened().split(self.split)["label"] if self._own is None else self._own.values
+            self._targets = labels.tolist()
+        return self._targets
 
     @property
-    def samples(self) -> list[tuple[str, int]]:
-        paths = self._opened().split(self.split).paths()
-        return [(os.fsdecode(path), label) for path, label in zip(paths, self.targets, strict=True)]
+    def samples(self) -> list[tuple[str, Any]]:
+        if self._samples is None:
+            paths = map(os.fsdecode, self._opened().split(self.split).paths())
+            self._samples = list(zip(paths, self.targets, strict=True))
+        return self._samples
+
+    @property
+    def imgs(self) -> list[tuple[str, Any]]:
+        return self.samples
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self._opened().tensors(self.split).shape
+        return (channels, *(self._cutter.hw if self._cutter is not None else (height, width)))
 
     @property
     def failures(self) -> list[dict[str, Any]]:
@@ -354,7 +432,11 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
 
     def _opened(self) -> Cache:
         if self._cache is None:
-            self._cache = open_cache(self._path, self.snapshot_id)
+            opened = open_cache(self._path, self.snapshot_id, digest=self._digest)
+            if self._digest is None:
+                snapshot_move.check_undigested(vars(self) | {"samples": self._length}, opened, self.split)
+                self._digest = opened.digest()
+            self._cache = opened
         return self._cache
 
     def close(self) -> None:
@@ -369,5 +451,38 @@ class CachedDataset(Dataset[tuple[torch.Tensor, int]]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        about = [
+            f"Number of datapoints: {len(self)}",
+            f"Root location: {self._path}",
+            f"Split: {self.split}",
+            f"Snapshot: {self.snapshot_id}",
+            f"Variants: {self.variants}",
+            f"Type: {self._dtype}",
+        ]
+        for name in ("transform", "target_transform", "batch_transform"):
+            if getattr(self, name) is not None:
+                about += f"{name.replace('_', ' ').capitalize()}: {getattr(self, name)!r}".splitlines()
+        return "\n    ".join([f"Dataset {type(self).__name__}", *about])
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_cache": None, "_gatherer": None, "_first_check": None}
+        """Everything but what each process opens or makes for itself."""
+        mine = ("_cache", "_gatherer", "_first_check", "_targets", "_samples")
+        return self.__dict__ | dict.fromkeys(mine) | {"_checked": (None, None)}
+
+
+def _override(cls: type[CachedDataset]) -> Callable[[CachedDataset, int], Any] | None:
+    """The `__getitem__` of a subclass that knows of no batches; None: there is none.
+
+    A class that overrides `__getitems__` as well looks after its batches itself, and after those of its bases that are
+    subclasses of ours by asking them.
+    """
+    found = None
+    if cls is CachedDataset:
+        return found
+    for each in cls.__mro__[: cls.__mro__.index(CachedDataset)]:
+        if "__getitems__" in vars(each):
+            found = None
+        elif found is None:
+            found = vars(each).get("__getitem__")
+    return found

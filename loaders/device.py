@@ -9,7 +9,7 @@ import torch
 
 from cache_store.errors import UsageError
 from loaders.background import Background
-from loaders.sampler import ShardShuffleSampler
+from loaders.consumer import Counter, FetchesAhead
 
 
 def to_device(
@@ -66,23 +66,11 @@ class DeviceLoader:
         return len(self.loader)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        handed = _Counter()
-        sampler = getattr(self.loader, "sampler", None)
-        if isinstance(sampler, ShardShuffleSampler):
-            sampler.relay_next_pass(handed.value)  # the loader's own count runs ahead of training
-        fetching = _Fetching(iter(self.loader), self._mover, self._prefetch, handed)
+        fetching = _Fetching(self.loader, self._mover, self._prefetch)
         try:
             yield from fetching.batches()
         finally:
             fetching.close()
-
-
-class _Counter:
-    def __init__(self) -> None:
-        self.count = 0
-
-    def value(self) -> int:
-        return self.count
 
 
 class _Mover:
@@ -123,11 +111,12 @@ class _Mover:
         return batch
 
 
-class _Fetching:
+class _Fetching(FetchesAhead):
     """One pass: a thread that fetches and moves, at most so many batches ahead."""
 
-    def __init__(self, source: Iterator[Any], mover: _Mover, prefetch: int, handed: _Counter) -> None:
-        self._source, self._mover, self._handed = source, mover, handed
+    def __init__(self, loader: Iterable[Any], mover: _Mover, prefetch: int) -> None:
+        self.handed = Counter()  # before `iter`, which makes workers ask for indices
+        self._source, self._mover = iter(loader), mover
         self._room = threading.Semaphore(prefetch)
         self._ready: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
         self._over = threading.Event()
@@ -157,7 +146,7 @@ class _Fetching:
                 return
             if kind == "error":
                 raise value
-            self._handed.count += 1
+            self.handed.count += 1
             self._room.release()
             yield self._mover.hand_over(value, event)
 

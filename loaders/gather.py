@@ -15,7 +15,7 @@ from loaders.shards import Shards
 from loaders.threads import THREADS
 from loaders.window import Cutter, Windows
 
-_THREADED_BYTES = 4 << 20
+THREADED_BYTES = 4 << 20
 """Smaller batches are copied by the calling thread alone: handing out work would cost more."""
 
 _BLOCK_BYTES = 1 << 20
@@ -62,7 +62,7 @@ class Gatherer:
         """
         with _lock:
             is_cold = self._is_cold()
-            threaded = len(slots) * self._shards.reader.chunk_bytes >= _THREADED_BYTES
+            threaded = len(slots) * self._shards.reader.chunk_bytes >= THREADED_BYTES
             # In parts: no more shards at once than may be open.
             for first in range(0, len(slots), self._shards.most):
                 part = slots[first : first + self._shards.most]

@@ -13,13 +13,18 @@ def batch_memory(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return pooled(shape, dtype)
     size = int(np.prod(shape)) * dtype.itemsize
     storage = torch.UntypedStorage._new_shared(size)  # what torch's own default_collate does in a worker
-    return torch.tensor([], dtype=dtype).set_(storage).view(shape)
+    return torch.tensor([], dtype=dtype, device="cpu").set_(storage).view(shape)
 
 
 def pooled(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """The same out of this process's pool."""
     # numpy has no bfloat16: any type of the same width does for the memory.
     return torch.from_numpy(POOL.take(shape, np.dtype(f"u{dtype.itemsize}"))).view(dtype)
+
+
+def plain_memory(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """The same fresh from the system: for what is too small to be pooled or to be in shared memory from the start."""
+    return torch.empty(shape, dtype=dtype, device="cpu")  # whatever device the script made its default
 
 
 def as_array(tensor: torch.Tensor) -> np.ndarray:

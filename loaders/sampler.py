@@ -1,25 +1,22 @@
 """ShardShuffleSampler: an order of samples that is random, friendly to the disk, shared by ranks, and resumable."""
 
-import sys
+import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch.distributed
-from torch.utils.data.dataloader import _BaseDataLoaderIter
 from torch.utils.data.distributed import DistributedSampler
 
 from cache_store.errors import UsageError
 from loaders.ahead import ReadAhead
+from loaders.consumer import Consumer, accelerate_is_at_work, find_consumer
 from loaders.dataset import CachedDataset
 from loaders.order import epoch_order, share_length, share_of
 
 _HINT_SAMPLES = 64
 """The reading ahead is told after this many samples how far the pass has come."""
-
-_FRAMES = 12
-"""How far up the stack the DataLoader's iterator can be when it asks for the first sample of a pass."""
 
 
 class ShardShuffleSampler(DistributedSampler[int]):
@@ -27,6 +24,12 @@ class ShardShuffleSampler(DistributedSampler[int]):
 
     The order depends on the snapshot, `seed`, the epoch and `window_shards` alone: with any number of ranks, workers
     and samples a batch, the ranks together see the same samples in the same order. Rank r of R gets every R-th.
+
+    Where `num_replicas` and `rank` are not given, the ranks are those of torch.distributed, except under Hugging Face
+    Accelerate: a loader that Accelerate prepares shares out the samples itself, so the sampler gives it all of them.
+
+    `len()` is always a whole epoch's, for this rank. A pass that is resumed gives fewer samples, so a schedule that is
+    made from `len(loader)` is the same before and after.
 
     While a pass is under way, the kernel is asked for shards before they are needed, if they are not in memory; so a
     cache that is larger than memory streams at the speed of the disk.
@@ -42,8 +45,9 @@ class ShardShuffleSampler(DistributedSampler[int]):
 
     Raises
     ------
-    UsageError : an argument that cannot be meant, or (where torch.distributed runs) ranks that differ in their snapshot
-        or arguments; all ranks have to make the sampler and call `set_epoch`, as they compare there
+    UsageError : an argument that cannot be meant; or (where torch.distributed runs) ranks that differ in their snapshot
+        or arguments: all ranks have to make the sampler and call `set_epoch`, as they compare there; or, when it is
+        iterated, that somebody shares out again what the sampler shares among `num_replicas` that were given
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class ShardShuffleSampler(DistributedSampler[int]):
         *,
         window_shards: int = 16,
     ) -> None:
+        # DistributedSampler's own __init__ would fix the ranks and the length, which may change until a pass begins.
         if not isinstance(dataset, CachedDataset):
             raise UsageError(f"ShardShuffleSampler: a CachedDataset expected, found {type(dataset).__name__}")
         if seed < 0 or window_shards < 1:
@@ -64,38 +69,104 @@ class ShardShuffleSampler(DistributedSampler[int]):
                 f"ShardShuffleSampler: seed of 0 or more and window_shards of 1 or more expected, found {seed} and "
                 f"{window_shards}"
             )
-        is_running = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if num_replicas is None:
-            num_replicas = torch.distributed.get_world_size() if is_running else 1
-        if rank is None:
-            rank = torch.distributed.get_rank() if is_running else 0
-        if num_replicas < 1:
-            raise UsageError(f"ShardShuffleSampler: num_replicas of 1 or more expected, found {num_replicas}")
-        if not 0 <= rank < num_replicas:
-            raise UsageError(f"ShardShuffleSampler: a rank of 0 to {num_replicas - 1} expected, found {rank}")
-        super().__init__(dataset, num_replicas, rank, shuffle, seed, drop_last)
-        self._cached = dataset
+        self._given = num_replicas, rank
+        self.dataset = self._cached = dataset
+        self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
+        self.epoch = 0
         self._window = window_shards
         self._start = 0
         self._pass: _Pass | None = None
-        self._relay: Callable[[], int] | None = None
-        self._compares = is_running and num_replicas == torch.distributed.get_world_size() > 1
+        self._ranks()
         self._compare_ranks()
 
+    @property
+    def num_replicas(self) -> int:  # type: ignore[override]
+        """Processes among which this sampler shares an epoch; under Accelerate 1, where none were given."""
+        return 1 if self._leaves_sharing() else self._ranks()[0]
+
+    @property
+    def rank(self) -> int:  # type: ignore[override]
+        """Which of `num_replicas` this one is."""
+        return 0 if self._leaves_sharing() else self._ranks()[1]
+
+    @property
+    def num_samples(self) -> int:  # type: ignore[override]
+        """Samples of a whole epoch for this rank, as `len()`."""
+        return len(self)
+
+    @property
+    def total_size(self) -> int:  # type: ignore[override]
+        """Samples of a whole epoch for all ranks together, those that fill it up included."""
+        return len(self) * self.num_replicas
+
     def __len__(self) -> int:
-        """Samples that this rank gets in the pass that is under way or comes next."""
-        return share_length(len(self._cached), self._start, self.num_replicas, self.drop_last)
+        """Samples of a whole epoch for this rank, also while a resumed pass gives fewer."""
+        replicas = 1 if self._leaves_sharing() else self._share_for(find_consumer(self))[0]
+        return share_length(len(self._cached), 0, replicas, self.drop_last)
+
+    def _ranks(self) -> tuple[int, int]:
+        """Of the processes that share an epoch, whoever shares it out: how many they are, and which one this is."""
+        replicas, rank = self._given
+        if replicas is None:
+            replicas = torch.distributed.get_world_size() if _is_distributed() else 1
+        if rank is None:
+            rank = torch.distributed.get_rank() if _is_distributed() else 0
+        if replicas < 1:
+            raise UsageError(f"ShardShuffleSampler: num_replicas of 1 or more expected, found {replicas}")
+        if not 0 <= rank < replicas:
+            raise UsageError(f"ShardShuffleSampler: a rank of 0 to {replicas - 1} expected, found {rank}")
+        return replicas, rank
+
+    def _leaves_sharing(self) -> bool:
+        """Whether an Accelerator is expected to share out the samples."""
+        return self._given == (None, None) and accelerate_is_at_work()
+
+    def _share_for(self, consumer: Consumer) -> tuple[int, int]:
+        """Among how many this sampler shares what it gives to a consumer, and which share is this rank's."""
+        replicas, rank = self._ranks()
+        if consumer.processes == 1:
+            return replicas, rank
+        if self._given != (None, None) and replicas > 1:
+            raise UsageError(
+                f"a share of a share: the sampler was told to share an epoch among {replicas} processes, and the "
+                f"loader shares it among {consumer.processes} again (as one that Accelerate prepared does), so most "
+                "samples would never arrive; make the sampler without num_replicas and rank"
+            )
+        return 1, 0
 
     def __iter__(self) -> "_Pass":
         self._pass = _Pass(self)
         return self._pass
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of the next pass, and the dataset's variant: `epoch` mod K."""
+        """Choose the order of the next pass, and the dataset's variant: `epoch` mod K.
+
+        A place that was loaded stays if the epoch is its own; another epoch begins at its start, and an earlier one
+        with a warning.
+        """
+        self._share_for(find_consumer(self))  # refuses in all processes, where one alone iterates
         self._cached.set_epoch(epoch)
+        self._warn_of_late(epoch)
         if epoch != self.epoch:
             self.epoch, self._start, self._pass = epoch, 0, None  # a state that was loaded is of another epoch
         self._compare_ranks()
+
+    def _warn_of_late(self, epoch: int) -> None:
+        begun = self._pass if self._pass is not None and self._pass.has_begun else None
+        if begun is None and self._start and epoch < self.epoch:
+            warnings.warn(
+                f"set_epoch({epoch}): the state that was loaded is of epoch {self.epoch}, and its place (sample "
+                f"{self._start}) is given up; where a framework counts the epochs of a resumed run from 0, tell it the "
+                f"epoch (Accelerate: loader.set_epoch({self.epoch}))",
+                stacklevel=3,
+            )
+        if begun is not None and epoch != begun.epoch and begun.is_before_first_batch():
+            warnings.warn(
+                f"set_epoch({epoch}): the loader's workers have been given samples of epoch {begun.epoch} already, so "
+                "this pass keeps to them; use num_workers=0 or set the epoch before iter(loader), under Lightning in "
+                "train_dataloader() to trainer.fit_loop.epoch_progress.current.processed",
+                stacklevel=3,
+            )
 
     def state_dict(self, samples_seen: int | None = None) -> dict[str, Any]:
         """Where this pass is, for `load_state_dict` in this or another run, with any number of ranks.
@@ -114,13 +185,11 @@ class ShardShuffleSampler(DistributedSampler[int]):
         ------
         UsageError : the number cannot be meant, or cannot be known
         """
-        current = self._pass
-        epoch, start = (self.epoch, self._start) if current is None else (current.epoch, current.start)
-        if samples_seen is None:
-            samples_seen = 0 if current is None else current.trained()
-        if samples_seen < 0:
+        current = self._pass or _Pass(self)
+        seen = current.trained() if samples_seen is None else samples_seen * current.ranks
+        if seen < 0:
             raise UsageError(f"samples_seen: 0 or more expected, found {samples_seen}")
-        return self._state(epoch, min(start + samples_seen * self.num_replicas, len(self._cached)))
+        return self._state(current.epoch, min(current.start + seen, len(self._cached)))
 
     def _state(self, epoch: int, position: int) -> dict[str, Any]:
         order = {"seed": self.seed, "shuffle": self.shuffle, "window_shards": self._window}
@@ -160,20 +229,17 @@ class ShardShuffleSampler(DistributedSampler[int]):
         if dataset_epoch is not None:  # None: variants were drawn at random
             self._cached.set_epoch(int(dataset_epoch))
 
-    def relay_next_pass(self, batches: Callable[[], int]) -> None:
-        """For the next pass, ask `batches` how many batches training has got: somebody stands behind the loader."""
-        self._relay = batches
-
     def _order(self, epoch: int) -> np.ndarray:
         if not self.shuffle:
             return np.arange(len(self._cached))
         return epoch_order(self._cached.shards(epoch), self._window, self.seed, epoch)
 
     def _compare_ranks(self) -> None:
-        if not self._compares:
+        ranks = self._ranks()[0]
+        if ranks == 1 or not _is_distributed() or ranks != torch.distributed.get_world_size():
             return
         mine = self._state(self.epoch, self._start)
-        everybody: list[Any] = [None] * self.num_replicas
+        everybody: list[Any] = [None] * ranks
         torch.distributed.all_gather_object(everybody, mine)
         for rank, other in enumerate(everybody):
             if other != everybody[0]:
@@ -185,34 +251,45 @@ class ShardShuffleSampler(DistributedSampler[int]):
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pass": None, "_relay": None}
+        return self.__dict__ | {"_pass": None}
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 def _place(identity: dict[str, str]) -> str:
     return f"snapshot {identity['snapshot']} (digest {identity['digest'][:8]}), split {identity['split']!r}"
 
 
+def _close(ahead: "weakref.ref[ReadAhead]") -> None:
+    if (still_there := ahead()) is not None:
+        still_there.close()
+
+
 class _Pass(Iterator[int]):
-    """One pass over an epoch, for one rank.
+    """One pass over an epoch, for one consumer. It begins when it is asked for its first index.
 
     Attributes
     ----------
     epoch : of the order
-    start : position in the ranks' common order at which the pass began
+    start : position in the ranks' common order at which the pass begins
+    ranks : processes that train on this order together
+    has_begun : from then on epoch and start are fixed
     """
 
     def __init__(self, sampler: ShardShuffleSampler) -> None:
         self._sampler = sampler
-        self._loader: dict[str, Any] | None = None
-        self._yielded_before = 0
-        self._relay, sampler._relay = sampler._relay, None
         self._ahead: ReadAhead | None = None
         self._go_to_start()
 
     def _go_to_start(self) -> None:
         self.epoch, self.start = self._sampler.epoch, self._sampler._start
+        self.ranks = self._stride = self._sampler._ranks()[0]
+        self.has_begun = False
+        self._consumer = Consumer()
         self._handed = 0
-        self._share: np.ndarray | None = None
+        self._share = np.empty(0, np.int64)
         self._next: Iterator[int] = iter(())
 
     def __next__(self) -> int:
@@ -225,9 +302,8 @@ class _Pass(Iterator[int]):
 
     def _next_few(self) -> int:
         """Indices as Python's numbers, and the reading ahead told of them, some at a time."""
-        if self._share is None:
+        if not self.has_begun:
             self._begin()
-        assert self._share is not None
         few = self._share[self._handed : self._handed + _HINT_SAMPLES]
         if not len(few):
             self._end()
@@ -238,14 +314,31 @@ class _Pass(Iterator[int]):
         return next(self._next)
 
     def _begin(self) -> None:
-        sampler = self._sampler
-        share = share_of(sampler._order(self.epoch), self.start, sampler.rank, sampler.num_replicas, sampler.drop_last)
-        self._share = share
-        self._find_loader()
-        planned = sampler._cached.slots_of(share)
+        self._go_to_start()  # the epoch may have been set since `iter()`
+        sampler, self._consumer = self._sampler, find_consumer(self._sampler)
+        replicas, rank = sampler._share_for(self._consumer)
+        if sampler._leaves_sharing() and replicas > 1:
+            warnings.warn(
+                f"this process has an Accelerator, which did not prepare this loader: the loader gets a share among "
+                f"{replicas} processes, while len() counts all samples; prepare the loader, or give num_replicas and "
+                "rank to the sampler",
+                stacklevel=2,
+            )
+        # Positions of the common order that one index stands for, and processes that are at work on it.
+        self._stride, self.ranks = replicas, replicas * self._consumer.processes
+        self._share = share_of(sampler._order(self.epoch), self.start, rank, replicas, sampler.drop_last)
+        self.has_begun = True
+        sampler._pass = self
+        self._read_ahead()
+
+    def _read_ahead(self) -> None:
+        planned = self._sampler._cached.slots_of(self._share)
         if planned is not None:
             self._ahead = ReadAhead(*planned)
             weakref.finalize(self, self._ahead.close)
+            # A loop that is left by `break` drops the DataLoader's iterator; this pass stays for its count.
+            if self._consumer.iterator is not None:
+                weakref.finalize(self._consumer.iterator(), _close, weakref.ref(self._ahead))
 
     def _end(self) -> None:
         if self._sampler._pass is self:
@@ -253,42 +346,19 @@ class _Pass(Iterator[int]):
         if self._ahead is not None:
             self._ahead.close()
 
-    def _find_loader(self) -> None:
-        """The DataLoader's iterator that asks for the first sample: it alone knows what training has got."""
-        frame = sys._getframe(1)
-        for _ in range(_FRAMES):
-            if frame.f_back is None:
-                return
-            frame = frame.f_back
-            asking = frame.f_locals.get("self")
-            if isinstance(asking, _BaseDataLoaderIter):
-                # Its attributes outlive it: a loop that was left by `break` still has its count, but no workers.
-                self._loader = vars(asking)
-                self._yielded_before = self._loader.get("_num_yielded", 0)
-                return
+    def is_before_first_batch(self) -> bool:
+        """Whether the epoch was fixed although training has no batch yet."""
+        return self._consumer.is_before_first_batch()
 
     def trained(self) -> int:
-        """Samples that training has got in this pass."""
-        if self._loader is None:
-            return self._handed
-        batches_of = self._loader["_index_sampler"]
-        batch_size = 1 if batches_of is self._sampler else getattr(batches_of, "batch_size", None)
-        if not isinstance(batch_size, int):
-            raise UsageError(
-                f"samples_seen: cannot be known with a batch sampler of type {type(batches_of).__name__}; "
-                "give the number of samples that this rank has trained on"
-            )
-        if self._relay is None:
-            batches = self._loader["_num_yielded"] - self._yielded_before
-        else:
-            batches = self._relay()
-        return min(batches * batch_size, self._handed)
+        """Positions of the common order that training has got in this pass."""
+        trained = self._consumer.samples_trained(self._sampler)
+        return self._stride * (self._handed if trained is None else min(trained, self._handed))
 
     def state_dict(self) -> dict[str, Any]:
         """The position behind all that was handed out: torchdata's StatefulDataLoader asks for it batch by batch."""
-        sampler = self._sampler
-        behind = min(self.start + self._handed * sampler.num_replicas, len(sampler._cached))
-        return sampler._state(self.epoch, behind)
+        behind = min(self.start + self._handed * self._stride, len(self._sampler._cached))
+        return self._sampler._state(self.epoch, behind)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state of a pass."""

@@ -150,6 +150,7 @@ class FileShards(Shards):
 
     def _open_shard(self, shard: int) -> tuple[Any, np.ndarray]:
         path, where = self.reader.shard_file(shard), self.reader.where(shard)
+        self.reader.attend()
         try:
             file = _Descriptor(path)
             offsets = index_of(file.number, self.reader.slots, self.reader.chunk_bytes, where)

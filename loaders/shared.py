@@ -13,7 +13,7 @@ class Shared:
     """A few integers in shared memory; survives fork and pickling to another process of this run."""
 
     def __init__(self) -> None:
-        self._values = torch.zeros(_WORKERS + _PLACES, dtype=torch.int64).share_memory_()
+        self._values = torch.zeros(_WORKERS + _PLACES, dtype=torch.int64, device="cpu").share_memory_()
         self._values[_EPOCH] = _NOT_SET
         self._entered = 0
 
@@ -27,11 +27,11 @@ class Shared:
     def epoch(self, epoch: int) -> None:
         self._values[_EPOCH] = epoch
 
-    def first_warning(self) -> bool:
-        """Whether nobody has warned yet; from now on somebody has."""
-        first = not self._values[_WARNED]
-        self._values[_WARNED] = 1
-        return first
+    def first_warning(self, kind: int) -> bool:
+        """Whether no process has given this warning yet (a power of two each); from now on one has."""
+        given = int(self._values[_WARNED])
+        self._values[_WARNED] = given | kind
+        return not given & kind
 
     def enter_worker(self) -> None:
         """Note that this process is a worker that reads."""

@@ -59,12 +59,14 @@ class Cutter:
     def draw(self, count: int) -> Windows:
         """Windows for a batch, from torch's generator."""
         top, left = (self._starts(room, count) for room in self._room)
-        mirrored = torch.rand(count).numpy() < 0.5 if self._flip else np.zeros(count, bool)
-        return Windows(top, left, mirrored)
+        if not self._flip:
+            return Windows(top, left, np.zeros(count, bool))
+        # Type and device are named: a script may have other defaults, and the draws must not depend on them.
+        return Windows(top, left, torch.rand(count, dtype=torch.float32, device="cpu").numpy() < 0.5)
 
     def _starts(self, room: int, count: int) -> np.ndarray:
         if self._random and room:
-            return torch.randint(room + 1, (count,)).numpy()
+            return torch.randint(room + 1, (count,), device="cpu").numpy()
         return np.full(count, round(room / 2), np.int64)  # as torchvision's CenterCrop rounds
 
     def cut(self, image: np.ndarray, top: int, left: int, mirrored: bool, out: np.ndarray) -> None:

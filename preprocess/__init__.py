@@ -18,6 +18,7 @@ _PUBLIC = {
     "RepairReport": "mending",
     "Recipe": "recipe",
     "RecipeError": "errors",
+    "ShiftRefused": "errors",
     "ShrinkRefused": "errors",
     "SourceError": "errors",
     "StatusReport": "survey",

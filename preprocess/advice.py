@@ -11,8 +11,8 @@ _SHRINKING = frozenset(
     "CenterCrop Crop LongestMaxSize RandomCrop RandomResizedCrop RandomSizedCrop Resize SmallestMaxSize".split()
 )
 _AREA = 3  # cv2.INTER_AREA
-_REDUCIBLE = 2
-"""Sources so many times larger than the target, in both directions, can be decoded at a half or less."""
+_REDUCIBLE = 4
+"""JPEGs so many times larger than the target, in both directions, are decoded at a half or less with decode.reduced."""
 
 _LEAST_S = 0.5
 """Below this there is nothing to be gained."""
@@ -67,7 +67,8 @@ def advice(
     transforms : empty for an engine that does not time them
     dtype : of the recipe
     reduced : the recipe's decode.reduced
-    times_larger : the smaller of height and width of the sources over that of the target, in the median
+    times_larger : the smaller of height and width of the sources over that of the target, in the median; 0 where
+        decode.reduced has nothing to offer: most of them are no JPEGs, or the GPU decodes them
     workers : processes
     """
     if sum(stages.values()) < _LEAST_S:
@@ -80,8 +81,8 @@ def advice(
         )
     elif bound == "decode" and times_larger >= _REDUCIBLE and not reduced:
         cure = (
-            f"decoding ({share:.0%}): half of the images are at least {times_larger:.1f} times as large as what is "
-            "kept of them; decode: {reduced: true} in the recipe decodes such JPEGs at a half or less (other pixels)"
+            f"decoding ({share:.0%}): half of the JPEGs are at least {times_larger:.1f} times as large as what is "
+            "kept of them; decode: {reduced: true} in the recipe decodes such ones at a half or less (other pixels)"
         )
     elif bound == "decode":
         cure = f"decoding ({share:.0%}), which any recipe needs: only more processors (--workers) or a GPU help"
@@ -96,10 +97,11 @@ def advice(
     elif bound == "normalise":
         cure = (
             f"normalising by the images' own statistics, once they were known ({share:.0%}): later builds do without; "
-            "so do normalize: imagenet, a given mean and std, and dtype: uint8"
+            "so do normalize: imagenet, a given mean and std" + (", and dtype: uint8" if dtype == "float16" else "")
         )
     else:
-        cure = f"waiting for the disk of CACHE ({share:.0%}): a faster one, dtype: uint8 or fewer variants help"
+        less = "dtype: uint8" if dtype == "float16" else "a smaller size"
+        cure = f"waiting for the disk of CACHE ({share:.0%}): a faster one, {less} or fewer variants help"
     return f"Bound by {cure}"
 
 

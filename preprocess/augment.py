@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from preprocess.decisions import Misshapen, Shape, Step, draw, first_other
-from preprocess.errors import RecipeError, UsageError
+from preprocess.decisions import Misshapen, Shape, Step, draw, first_other, refuse_larger
+from preprocess.errors import RecipeError, SourceError, UsageError
 
 INTERPOLATIONS = {
     "nearest": 0,
@@ -128,6 +128,11 @@ class Pipeline:
     turn. (Albumentations' own `set_random_seed` gives each transform a generator of the same seed: a flip with
     p = 0.5 would then depend on the crop's size.)
 
+    Parameters
+    ----------
+    transforms : canonical
+    max_pixels : that any of them may make of an image; None: as many as they like
+
     Attributes
     ----------
     other : the first transform that decides by pixels, as `first_other` names it; None if `decide` serves them all
@@ -135,7 +140,8 @@ class Pipeline:
     spent_ns : what calls took so far, by transform: int64 (len(names),)
     """
 
-    def __init__(self, transforms: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, transforms: Sequence[Mapping[str, Any]], max_pixels: int | None = None) -> None:
+        self._max_pixels = sys.maxsize if max_pixels is None else max_pixels
         self._compose = library().Compose([_instantiate(name, args) for name, args in _pairs(transforms)])
         self.other = first_other(self._compose.transforms)
         leaves = self.leaves()
@@ -143,10 +149,16 @@ class Pipeline:
         self.spent_ns = np.zeros(len(leaves), np.int64)
         self._places = {id(leaf): place for place, leaf in enumerate(leaves)}
         for leaf in leaves:
-            self._time_within_calls(leaf)
+            self._watch_within_calls(leaf)
 
     def __call__(self, image: np.ndarray, state: int) -> np.ndarray:
-        """Apply the transforms to uint8 (H, W, C); the image is not changed. Returns what they return."""
+        """Apply the transforms to uint8 (H, W, C); the image is not changed. Returns what they return.
+
+        Raises
+        ------
+        SourceError : a transform would make more pixels than it may
+        Exception : whatever a transform raises of such an image
+        """
         if image.shape[2] == 1:  # Equalize as Pillow does it writes into an image of one channel
             image = image.copy()
         if self.other is None:
@@ -162,6 +174,7 @@ class Pipeline:
         height, width, channels = image.shape
         begun = time.monotonic_ns()
         for step in draw(self._compose, (height, width, channels)):
+            refuse_larger(step.transform, step.params, image.shape, self._max_pixels)
             out = step.transform.apply(np.ascontiguousarray(image), **step.params)
             image = np.ascontiguousarray(out)
             ended = time.monotonic_ns()
@@ -169,29 +182,36 @@ class Pipeline:
             begun = ended
         return image
 
-    def _time_within_calls(self, leaf: Any) -> None:
-        """Time what the library's own call does to the pixels; `_apply` does without it."""
+    def _watch_within_calls(self, leaf: Any) -> None:
+        """Bound and time what the library's own call does to the pixels; `_apply` does without it."""
         apply, place = leaf.apply_with_params, self._places[id(leaf)]
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
+        def watched(params: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            refuse_larger(leaf, params, kwargs["image"].shape, self._max_pixels)
             begun = time.monotonic_ns()
             try:
-                return apply(*args, **kwargs)
+                return apply(params, *args, **kwargs)
             finally:
                 self.spent_ns[place] += time.monotonic_ns() - begun
 
-        leaf.apply_with_params = timed
+        leaf.apply_with_params = watched
 
     def decide(self, shape: Shape, state: int) -> list[Step]:
         """What a call does to an image of this height, width and number of channels; only if `other` is None.
 
         Raises
         ------
+        SourceError : a transform would make more pixels than it may
         Exception : what a call raises of such an image; or `Misshapen`, where its result is nonsense
         """
         assert self.other is None, f"{self.other} needs pixels to decide"
         self._seed(state)
-        return list(draw(self._compose, shape))
+        steps = []
+        for step in draw(self._compose, shape):
+            refuse_larger(step.transform, step.params, shape, self._max_pixels)
+            steps.append(step)
+            shape = step.shape
+        return steps
 
     def take_ns(self) -> tuple[int, ...]:
         """What calls have taken since the last time, by transform."""
@@ -239,13 +259,19 @@ def resolve(transforms: Any, place: str) -> tuple[list[dict[str, Any]], list[str
             raise RecipeError(
                 f"{place}: Compose has p={transforms.p}; give p to its transforms, or put them into a Sequential"
             )
-        transforms = _members_of(transforms, place)
+        transforms = _members_of(transforms, place, notes)
     if isinstance(transforms, (str, Mapping)) or not isinstance(transforms, Sequence):
         raise RecipeError(f"{place}: a list of transforms expected, found {transforms!r:.60}")
     return [_resolve_one(item, f"{place}[{i}]", notes) for i, item in enumerate(transforms)], notes
 
 
-def _members_of(compose: Any, place: str) -> list[Any]:
+def _members_of(compose: Any, place: str, notes: list[str]) -> list[Any]:
+    """The transforms of a Compose object, if a cache can do all that it asks for; notes what goes without effect."""
+    if type(compose).__module__.partition(".")[0] != "albumentations":
+        raise RecipeError(
+            f"{place}: {type(compose).__name__} is a Compose of your own; what it adds cannot be serialised. Give its "
+            "transforms as a list"
+        )
     for what, given in (
         ("bbox_params", "bboxes" in compose.processors),
         ("keypoint_params", "keypoints" in compose.processors),
@@ -253,6 +279,10 @@ def _members_of(compose: Any, place: str) -> list[Any]:
     ):
         if given:
             raise RecipeError(f"{place}: Compose has {what}; decant caches images and class labels only")
+    if compose.seed is not None:
+        unused = f"Compose has seed={compose.seed}, which is not used: draws follow from the recipe's seed"
+        if not any(note.endswith(unused) for note in notes):  # it has given its seed to those inside of it
+            notes.append(f"{place}: {unused}")
     return list(compose.transforms)
 
 
@@ -336,7 +366,7 @@ def _resolve_object(item: Any, place: str, notes: list[str]) -> dict[str, Any]:
     if name in TAIL:
         return {name: _plain(_state_of(item, place), place)}
     if name in _COMPOSITIONS:
-        members = _members_of(item, place) if name == "Compose" else list(item.transforms)
+        members = _members_of(item, place, notes) if name == "Compose" else list(item.transforms)
         state = {key: getattr(item, key) for key in known if key != "transforms"} | {"transforms": members}
         return _resolve_one({name: state}, place.removesuffix(f".{name}"), notes)
     state = _state_of(item, place)
@@ -519,7 +549,11 @@ def _instantiate(name: str, args: dict[str, Any]) -> Any:
 
 
 def prove_size(
-    transforms: Sequence[Mapping[str, Any]], size_hw: tuple[int, int], channels: int, place: str
+    transforms: Sequence[Mapping[str, Any]],
+    size_hw: tuple[int, int],
+    channels: int,
+    place: str,
+    max_pixels: int | None = None,
 ) -> list[str]:
     """Run the transforms on blank images and make sure that every result has the recipe's size.
 
@@ -528,6 +562,7 @@ def prove_size(
     transforms : canonical
     size_hw : height and width that the recipe promises
     channels : of the decoded images, 1 or 3
+    max_pixels : as for `Pipeline`
 
     Returns
     -------
@@ -538,7 +573,7 @@ def prove_size(
     ------
     RecipeError : a result has another size, type or number of channels, or every image fails
     """
-    pipeline = Pipeline(transforms)
+    pipeline = Pipeline(transforms, max_pixels)
     outcomes: dict[tuple[int, int], list[Exception | None]] = {}
     for blank_hw, state in _trials(outcomes):
         tries = outcomes.setdefault(blank_hw, [])
@@ -553,7 +588,7 @@ def prove_size(
             raise RecipeError(
                 f"{place}: the transforms give {fault} for an image of {_sides(blank_hw)} (height x width); the recipe "
                 f"promises {_sides(size_hw)} in uint8 with {channels} channel{'s' * (channels > 1)}; "
-                "end with a crop or Resize of that size, or change size"
+                "end with a crop or Resize of that size (its arguments may be 'same'), or change size"
             )
     # One line for each kind of failure, with the largest of the images that show it.
     failures = {type(e): (hw, e) for hw in sorted(outcomes, key=min) for e in outcomes[hw] if e is not None}
@@ -606,6 +641,8 @@ def _fault(out: Any, size_hw: tuple[int, int], channels: int) -> str:
 
 
 def _complaint(error: Exception, transforms: Sequence[Mapping[str, Any]]) -> str:
+    if isinstance(error, SourceError):
+        return f"{error.reason}; such images would be left out and listed"
     text = " ".join(f"{type(error).__name__}: {error}".split())
     padding = list(dict.fromkeys(name for name, args in _everywhere(transforms) if args.get("pad_if_needed") is False))
     too_small = type(error).__name__ == "CropSizeError"

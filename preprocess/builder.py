@@ -5,10 +5,11 @@ A build never changes what is committed. It finds out which renderings the cache
 snapshot as it was, and finished shards for the next build.
 """
 
+import contextlib
 import errno
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,18 +29,23 @@ from preprocess.departures import lost_in_decoding
 from preprocess.duplicates import duplicates
 from preprocess.effort import tell_effort
 from preprocess.engines import DEVICES
-from preprocess.errors import ShrinkRefused, UsageError
+from preprocess.errors import UsageError
 from preprocess.estimate import estimated_s
+from preprocess.former import counts, note_read_formerly
 from preprocess.jobs import Setup
+from preprocess.labels import class_counts, unlabelled
 from preprocess.pipeline import WorkerPool
 from preprocess.plan import Plan, PlanOptions, make_plan
 from preprocess.publish import Splits, failure_rows, is_current, publish
+from preprocess.reading import presumed_splits
 from preprocess.recipe import Recipe, as_recipe, load_yaml, with_overrides
+from preprocess.refusals import check_disk, free_bytes, reclaimable, refuse_shifting, refuse_shrinking
 from preprocess.render import DECODER
 from preprocess.rendering import NVJPEG, Statistics
 from preprocess.report import BuildReport, in_units
 from preprocess.run import Progress, Run, Silent, hash_first
-from preprocess.scan import propose_splits
+from preprocess.scales import enlarged
+from preprocess.scan import check_folder
 from preprocess.statistics import current_statistics, drift, drift_in_words
 from preprocess.stock import Stock
 from preprocess.timer import Timer
@@ -81,6 +87,7 @@ def build(
     overrides: Iterable[str] = (),
     limit: int | None = None,
     dry_run: bool = False,
+    strict: bool = False,
     max_failures: int | str | None = None,
     allow_shrink: bool = False,
     rerender: bool = False,
@@ -90,7 +97,7 @@ def build(
     shard_mib: float = 32,
     stall_s: float = 120,
     decoder: str = DECODER,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> BuildReport:
     """Bring a cache up to date with a folder of images, and publish a snapshot if anything changed.
@@ -107,6 +114,7 @@ def build(
     overrides : KEY=VALUE settings on top of the recipe
     limit : only the first so many images of each split; only into a new cache
     dry_run : plan and estimate; write nothing
+    strict : commit nothing if a single image fails, or if class ids mean other classes than before
     max_failures : images, or a share like '1%'; beyond it nothing is committed. None: the larger of 1 % and 10
     allow_shrink : permit a build that drops more than half of a split
     rerender : make new tensors beside the old where this environment renders other pixels
@@ -116,32 +124,21 @@ def build(
     shard_mib : size of a shard of new tensors
     stall_s : longest that one image may take
     decoder : import path of the function that decodes, like `preprocess.decode:decode`
-    progress : told how far the build is
-    announce : told, before anything is rendered, what a changed recipe costs
+    progress : told how far the build is; True: a bar in a terminal or a notebook, and in a log a line now and then
+    announce : told, before anything is rendered, what a changed recipe costs; None: what progress=True shows, if it is
 
     Raises
     ------
     RecipeError, UsageError : nothing was touched
-    FailureBudgetExceeded, ShrinkRefused, PixelsWouldDiffer : nothing was committed
+    FailureBudgetExceeded, ShrinkRefused, ShiftRefused, PixelsWouldDiffer : nothing was committed
     LockedError : another builder works on this cache
     StorageError : disk full or denied; what is finished is kept for the next build
     IntegrityError, FormatError : the cache is damaged, or of another version
     WorkerError : worker processes cannot be started
     """
     timer = Timer()
-    source_path, cache_path = Path(os.path.expanduser(source)), Path(os.path.expanduser(cache))
+    source_path, cache_path = layout.given_path(source), layout.given_path(cache)
     check_arguments(source_path, cache_path, device, limit, shard_mib, workers)
-    settings = _Settings(
-        workers,
-        FailureBudget(max_failures),
-        allow_shrink,
-        recipe is not None,
-        shard_mib,
-        stall_s,
-        decoder,
-        progress or Silent(),
-        announce or (lambda text: None),
-    )
     options = PlanOptions(decoder, device, stats, limit, rerender, retry_failed, checksum, refresh_stats)
     settled = list(overrides)
     writer.refuse_foreign(cache_path)
@@ -149,19 +146,49 @@ def build(
     def planned(previous: Cache | None) -> Plan:
         with timer.stage("plan"):
             chosen = chosen_recipe(recipe, settled, source_path, previous)
-            return make_plan(source_path, cache_path, chosen, previous, options)
+            plan = make_plan(source_path, cache_path, chosen, previous, options)
+        if strict:
+            refuse_shifting(plan)
+        return plan
 
     plan = None
-    if dry_run or not writer.is_ours(cache_path):
-        with _Previous(cache_path) as previous:  # what can be refused is refused before a folder is made
-            plan = planned(previous)
-            if dry_run:
-                return _estimate(plan, previous, settings, timer)
-    writer.claim_folder(cache_path)
-    with BuildersLock(cache_path), _Previous(cache_path) as previous:
-        if plan is None or previous is not None:
-            plan = planned(previous)
-        return _build(plan, previous, settings, timer)
+    with _watched(progress, announce) as (watcher, tell):
+        settings = _Settings(
+            workers,
+            FailureBudget(0 if strict else max_failures),
+            allow_shrink,
+            recipe is not None,
+            shard_mib,
+            stall_s,
+            decoder,
+            watcher,
+            tell,
+        )
+        if dry_run or not writer.is_ours(cache_path):
+            with _Previous(cache_path) as previous:  # what can be refused is refused before a folder is made
+                plan = planned(previous)
+                if dry_run:
+                    return _estimate(plan, previous, settings, timer)
+        writer.claim_folder(cache_path)
+        with BuildersLock(cache_path), _Previous(cache_path) as previous:
+            if plan is None or previous is not None:
+                plan = planned(previous)
+            with _way_out_of_a_full_disk(cache_path, previous):
+                return _build(plan, previous, settings, timer)
+
+
+@contextlib.contextmanager
+def _watched(
+    progress: Progress | bool | None, announce: Callable[[str], None] | None
+) -> Iterator[tuple[Progress, Callable[[str], None]]]:
+    """Who watches a build, and who is told what it costs."""
+    if progress is True:
+        from preprocess.progress import progress_bar
+
+        with progress_bar() as shown:
+            yield shown, announce or shown.say
+    else:
+        yield progress or Silent(), announce or (lambda text: None)
 
 
 def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer) -> BuildReport:
@@ -171,6 +198,7 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
     recovered, old_folders = writer.recover(cache)
     with timer.stage("hash"):
         read = hash_first(plan, known_sizes(previous), settings.workers_of(plan), settings.stall_s, settings.progress)
+    note_read_formerly(plan, previous)
     splits = plan.members()
     # Shards of an interrupted build with another recipe may still be wanted by whoever goes on with that one.
     ours = {rendering.pixels_id for rendering in plan.renderings.values()}
@@ -185,14 +213,14 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
     if previous is not None and is_current(previous.snapshot, plan, stock, splits):
         settings.budget.check(plan.sources)
         writer.clear_pending(old_folders)
-        if read:
-            writer.leave_scan_hint(cache, previous.snapshot.name, plan.scanned_ns)
+        _leave_hint(plan, previous, read)
         return _report(plan, previous.snapshot, timer, up_to_date=True)
-    _refuse_shrinking(plan, previous, splits, settings)
+    if not settings.allow_shrink:
+        refuse_shrinking(plan, previous, splits, recipe_given=settings.recipe_given)
     folder = writer.begin(cache)
     with timer.stage("resume"):
         stock.add_recovered(recovered)
-    _check_disk(plan, stock, splits, settings)
+    check_disk(plan, stock, splits, settings.workers_of(plan), previous)
     _announce(plan, stock, splits, previous, settings)
     setup = Setup(folder, tuple(plan.distinct()), settings.decoder, plan.recipe.max_pixels)
     with WorkerPool(setup, settings.workers_of(plan), settings.stall_s) as pool:
@@ -203,6 +231,7 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
             run.settle_statistics(splits)
         if previous is not None and is_current(previous.snapshot, plan, stock, splits):
             writer.clear_pending([*old_folders, folder])  # what was tried again failed again
+            _leave_hint(plan, previous, read)
             return _report(plan, previous.snapshot, timer, up_to_date=True)
         with timer.stage("normalise"):
             while not run.normalise(splits):
@@ -217,23 +246,33 @@ def _build(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer
     return report
 
 
+def _leave_hint(plan: Plan, previous: Cache, read: int) -> None:
+    """Spare the next build what this one has found out about the snapshot, if it had to read files for it."""
+    if read or any(table.read_formerly is None for table in previous.splits.values()):
+        writer.leave_scan_hint(plan.cache, previous.snapshot.name, plan.scanned_ns, plan.read_formerly)
+
+
 def _estimate(plan: Plan, previous: Cache | None, settings: _Settings, timer: Timer) -> BuildReport:
     """What a build would do: counts, disk, and time from images rendered here."""
     with timer.stage("hash"):
         hash_first(plan, known_sizes(previous), settings.workers_of(plan), settings.stall_s, settings.progress)
+        note_read_formerly(plan, previous)
     stock, splits = Stock(plan, settings.shard_mib), plan.members()
-    _refuse_shrinking(plan, previous, splits, settings)
+    if not settings.allow_shrink:
+        refuse_shrinking(plan, previous, splits, recipe_given=settings.recipe_given)
     for name, numbers in splits.items():
         stock.missing(name, numbers)  # names the images that are known to fail
     _announce(plan, stock, splits, previous, settings)
     report = _report(plan, previous.snapshot if previous is not None else None, timer)
     report.dry_run = True
-    report.samples = {name: len(plan.survivors(numbers)) for name, numbers in splits.items()}
+    labels = {name: plan.sources.labels[plan.survivors(numbers)] for name, numbers in splits.items()}
+    report.samples = {name: len(column) for name, column in labels.items()}
+    report.class_counts, report.unlabelled = class_counts(plan.classes, labels), unlabelled(labels)
     report.failures = failure_rows(plan, splits)
     report.peak_bytes, report.rendered = stock.needed(splits, settings.workers_of(plan))
     wanted = sum(count * report.variants[name] for name, count in report.samples.items())
     report.reused = max(0, wanted - report.rendered)
-    report.free_bytes = _free_bytes(plan.cache)
+    report.free_bytes = free_bytes(plan.cache)
     report.estimated_s = estimated_s(plan, stock, splits, settings.workers_of(plan), settings.decoder)
     return report
 
@@ -241,7 +280,7 @@ def _estimate(plan: Plan, previous: Cache | None, settings: _Settings, timer: Ti
 def _report(
     plan: Plan, snapshot: Snapshot | None, timer: Timer, run: Run | None = None, *, up_to_date: bool = False
 ) -> BuildReport:
-    report = BuildReport(str(plan.cache), up_to_date=up_to_date, classes=len(plan.classes))
+    report = BuildReport(str(plan.cache), up_to_date=up_to_date, classes=len(plan.classes), shift=plan.shift)
     report.variants = {name: plan.variants(name) for name in plan.recipe.named_splits}
     report.engines = {name: rendering.engine for name, rendering in plan.renderings.items()}
     report.rendered = run.rendered if run is not None else 0
@@ -249,6 +288,8 @@ def _report(
     if snapshot is not None:
         report.snapshot = snapshot.name
         report.samples = {name: len(table) for name, table in snapshot.splits.items()}
+        labels = {name: table["label"] for name, table in snapshot.splits.items()}
+        report.class_counts, report.unlabelled = class_counts(snapshot.classes, labels), unlabelled(labels)
         report.failures = [dict(failure) for failure in snapshot.failures]
         first = next(iter(snapshot.splits.values()))
         report.mean, report.std = list(first.mean), list(first.std)
@@ -256,6 +297,7 @@ def _report(
         stored = sum(len(table) * table.variants for table in snapshot.splits.values())
         report.reused = max(0, stored - report.rendered)
     report.departures = list(plan.departures)
+    report.read_formerly = counts(plan.read_formerly)
     if snapshot is not None:
         report.departures += duplicates(snapshot.splits)
     if snapshot is not None and snapshot.recipe["normalize"] == "dataset":  # a dry run may have another recipe
@@ -264,6 +306,8 @@ def _report(
             report.drift = drift(pinned, now)
             report.departures += filter(None, [drift_in_words(pinned, now)])
     report.departures += lost_in_decoding(run.noted) if run is not None else []
+    if snapshot is not None and run is not None:
+        report.departures += enlarged(snapshot, plan)
     report.seconds = {stage: round(seconds, 3) for stage, seconds in timer.seconds.items()}
     return report
 
@@ -313,8 +357,8 @@ def check_arguments(
             raise UsageError(f"{name}: 1 or more expected, found {value}")
     if not shard_mib > 0:
         raise UsageError(f"shard_mib: more than 0 expected, found {shard_mib}")
-    propose_splits(source)  # SOURCE has to be a folder
-    inside, outside = cache.resolve(), source.resolve()
+    check_folder(source)
+    inside, outside = Path(os.path.realpath(cache)), Path(os.path.realpath(source))  # `resolve` raises of a loop
     if inside == outside or outside in inside.parents:
         raise UsageError(f"CACHE {str(cache)!r} lies inside SOURCE {str(source)!r}; name a folder outside of it")
     if inside in outside.parents and (cache / layout.METADATA).exists():
@@ -345,7 +389,13 @@ def chosen_recipe(given: RecipeLike, overrides: list[str], source: Path, previou
         base = load_yaml(given)
     if base.get("splits") is None and any(override.startswith("splits.") for override in overrides):
         # splits.train.variants=4 on a recipe for every split that is found: the others are still meant.
-        base = {**base, "splits": {name: {"folder": folder} for name, folder in propose_splits(source)}}
+        found = presumed_splits(source, previous.snapshot if previous is not None else None)
+        values = with_overrides({**base, "splits": {name: {} for name, _ in found}}, overrides)
+        splits = values["splits"] if isinstance(values["splits"], Mapping) else {}
+        added = [split for name, split in splits.items() if name not in dict(found)]
+        if all(isinstance(split, Mapping) and "from" in split for split in added):
+            return Recipe.from_dict(values)
+        base = {**base, "splits": {name: {"folder": folder} for name, folder in found}}
     return Recipe.from_dict(with_overrides(base, overrides))
 
 
@@ -357,31 +407,13 @@ def known_sizes(previous: Cache | None) -> np.ndarray:
     return np.concatenate([failed, *(table["size"] for table in previous.splits.values())])
 
 
-def _refuse_shrinking(plan: Plan, previous: Cache | None, splits: Splits, settings: _Settings) -> None:
-    if previous is None or settings.allow_shrink:
-        return
-    for name, table in previous.splits.items():
-        if name not in splits and settings.recipe_given:
-            continue  # taken out of the recipe: meant
-        now = len(splits.get(name, ()))
-        if now * 2 < len(table):
-            raise ShrinkRefused(
-                f"split {name!r} would shrink from {len(table):,} to {now:,} images; is SOURCE {str(plan.source)!r} "
-                "mounted and whole? Build with --allow-shrink if it is meant; nothing was committed"
-            )
-
-
-def _free_bytes(cache: Path) -> int:
-    there = next(folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.exists())
-    found = os.statvfs(there)
-    return found.f_bavail * found.f_frsize
-
-
-def _check_disk(plan: Plan, stock: Stock, splits: Splits, settings: _Settings) -> None:
-    needed, free = stock.needed(splits, settings.workers_of(plan))[0], _free_bytes(plan.cache)
-    if needed > free:
-        raise StorageError(
-            errno.ENOSPC,
-            f"the build needs up to {in_units(needed)} more in {str(plan.cache)!r}, {in_units(free)} are free; "
-            "free some space, use dtype: uint8 (half the size), a smaller size or fewer variants",
-        )
+@contextlib.contextmanager
+def _way_out_of_a_full_disk(cache: Path, previous: Cache | None) -> Iterator[None]:
+    """Says of a disk that fills up what `gc` would free on it."""
+    try:
+        yield
+    except StorageError as error:
+        advice = reclaimable(cache, previous).removesuffix("; ") if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        if not advice:
+            raise
+        raise StorageError(error.errno, f"{error}; {advice}") from error

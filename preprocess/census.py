@@ -1,5 +1,6 @@
 """What the headers of a folder's images say: sizes, channels, depth, formats, alpha, orientation. Decodes nothing."""
 
+import mmap
 import os
 import stat
 from collections import Counter
@@ -10,6 +11,7 @@ import numpy as np
 
 from preprocess.header import Header, read_header, sniff
 from preprocess.scan import Scan, Tally
+from preprocess.tiff_header import read_tiff_header
 
 _MOST_FILES = 2000
 _BEGINNING_BYTES = 64 << 10
@@ -28,6 +30,8 @@ class Census:
     headers : those whose header could be read
     formats : name -> number of files, told by content; also those whose header says no more than that
     unsized : files of formats whose header is not read (TIFF, AVIF, …): they are decoded all the same
+    deep : names of files of more than 8 bits a component, as far as headers say
+    surplus, pages : TIFFs with samples beyond colour and alpha, and with more than one page
     unreadable : files that cannot be opened, or whose bytes are those of no image or of a damaged header
     """
 
@@ -36,6 +40,9 @@ class Census:
     headers: list[Header] = field(default_factory=list)
     formats: Counter[str] = field(default_factory=Counter)
     unsized: Tally = field(default_factory=Tally)
+    deep: list[str] = field(default_factory=list)
+    surplus: Tally = field(default_factory=Tally)
+    pages: Tally = field(default_factory=Tally)
     unreadable: Tally = field(default_factory=Tally)
 
     @property
@@ -58,7 +65,7 @@ def take_census(source: Path, found: Scan) -> Census:
 def _look(census: Census, source: Path, name: str) -> None:
     census.looked_at += 1
     try:
-        data = _beginning(os.fsencode(source / name))
+        data = beginning(os.fsencode(source / name))
     except OSError:
         census.unreadable.add(name)
         return
@@ -68,13 +75,34 @@ def _look(census: Census, source: Path, name: str) -> None:
         census.formats[kind] += 1
     if header is not None:
         census.headers.append(header)
+        if header.bits > 8:
+            census.deep.append(name)
     elif kind in (None, "JPEG", "PNG", "WebP", "BMP", "GIF"):  # `read_header` knows these: the header is damaged
         census.unreadable.add(name)
     else:
         census.unsized.add(name)
+        if kind == "TIFF":
+            _look_into_tiff(census, source, name)
 
 
-def _beginning(path: bytes) -> bytes:
+def _look_into_tiff(census: Census, source: Path, name: str) -> None:
+    """Its directories may stand anywhere in the file: it is mapped, not read."""
+    try:
+        with open(source / name, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            header = read_tiff_header(data)
+    except (OSError, ValueError):  # changed or gone meanwhile
+        return
+    if header is None:
+        return
+    if 8 < header.bits <= 16:
+        census.deep.append(name)
+    if header.surplus:
+        census.surplus.add(name)
+    if header.pages > 1:
+        census.pages.add(name)
+
+
+def beginning(path: bytes) -> bytes:
     """The first bytes of a regular file, more of them where a header goes on for long."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hang us
     with open(fd, "rb") as file:

@@ -9,12 +9,14 @@ import numpy as np
 from preprocess.census import Census
 from preprocess.commented import Place
 from preprocess.decode import reduction
+from preprocess.measure import Depths
 from preprocess.report import in_units
 from preprocess.scan import Scan
 
 _USUAL = 224
 _STEP = 32  # what most networks halve five times
 _RESIZE_TO_CROP = 8 / 7
+_LARGER = "same * 8/7"
 _VARIANTS = 4
 _SCALE = (0.35, 1.0)
 _TINY, _TINY_SCALE = 64, (0.64, 1.0)
@@ -39,16 +41,19 @@ class Choices:
     reasons: dict[str, tuple[str, str]]
 
 
-def choose(found: Scan, census: Census, wanted: Size | None) -> Choices:
-    """The recipe for a scanned folder; `wanted` is the size that was asked for."""
+def choose(found: Scan, census: Census, depths: Depths, wanted: Size | None, doubt: str = "") -> Choices:
+    """The recipe for a scanned folder; `wanted` is the size that was asked for, `doubt` one about its splits."""
     size, why_size = _size(census, wanted)
     resize = _resize_to(size, census)
     why_size += _how_it_fits(size, resize, census)
     channels, why_channels = _channels(census)
     reduced, why_reduced = _reduced(size, census)
+    odd = _odd(census, depths)
     splits, why_splits = _splits(found)
+    if doubt:
+        why_splits += f". This is a guess: {doubt}"
     for name, split in splits.items():
-        split |= _training(size) if name == "train" else _evaluation(size, resize)
+        split |= _training(size, census) if name == "train" else _evaluation(size, resize)
     stored = in_units(_stored_bytes(splits, found, size, channels))
     why_type = (
         f"normalised once and stored so, about {stored} in all; uint8 takes half of that and is normalised when it is "
@@ -63,16 +68,21 @@ def choose(found: Scan, census: Census, wanted: Size | None) -> Choices:
             "dtype": "float16",
             "normalize": "dataset",
             "seed": 0,
-            "decode": {"max_megapixels": 179, "reduced": reduced},
+            "decode": {"max_megapixels": 179, "reduced": reduced, **{key: value for key, (value, _) in odd.items()}},
             "splits": splits,
         },
         comments={
-            ("size",): f"Height and width of what is stored. {_sentence(why_size)}",
+            ("size",): f"Height and width of what is stored, which 'same' below stands for. {_sentence(why_size)}",
             ("channels",): f"rgb or gray. {_sentence(why_channels)}",
             ("dtype",): f"float16 or uint8. {_sentence(why_type)}",
             ("normalize",): f"{_sentence(why_normalize)} Or {others}.",
             ("seed",): "Start of all random draws; another seed gives other variants.",
-            ("decode",): f"Images of more than max_megapixels are left out and listed. reduced is {why_reduced}.",
+            ("decode",): " ".join(
+                [
+                    f"Images of more than max_megapixels are left out and listed. reduced is {why_reduced}.",
+                    *(f"{key}: {why}." for key, (_, why) in odd.items()),
+                ]
+            ),
             ("splits",): _sentence(why_splits),
             **{place: text for name in splits for place, text in _split_comments(name, splits[name], resize, size)},
         },
@@ -84,6 +94,7 @@ def choose(found: Scan, census: Census, wanted: Size | None) -> Choices:
             "dtype": ("float16", why_type),
             "normalize": ("dataset", why_normalize),
             "reduced": (str(reduced).lower(), why_reduced),
+            **{key: (str(value), why) for key, (value, why) in odd.items()},
         },
     )
 
@@ -164,16 +175,36 @@ def _reduced(size: Size, census: Census) -> tuple[bool, str]:
     )
 
 
+def _odd(census: Census, depths: Depths) -> dict[str, tuple[Any, str]]:
+    """Keys of `decode` for images that a build refuses without them, and why."""
+    odd: dict[str, tuple[Any, str]] = {}
+    if depths.window is not None:
+        odd["levels"] = list(depths.window), depths.why
+    if census.surplus.count:
+        why = (
+            f"{_of(census.surplus.count, census)} TIFFs with samples beyond colour and alpha ({census.surplus.shown()})"
+        )
+        odd["extra_channels"] = "drop", f"{why}, of which only the colours are kept; without the key they are left out"
+    if census.pages.count:
+        why = f"{_of(census.pages.count, census)} TIFFs of several pages ({census.pages.shown()})"
+        odd["pages"] = "first", f"{why}, of which only the first is kept; without the key they are left out"
+    return odd
+
+
+def _of(count: int, census: Census) -> str:
+    return f"{count:,} of {census.looked_at:,} images looked at are"
+
+
 def _splits(found: Scan) -> tuple[dict[str, dict[str, Any]], str]:
     splits: dict[str, dict[str, Any]] = {name: {"folder": split.folder} for name, split in found.splits.items()}
     if len(splits) > 1:
-        return splits, "the folders in SOURCE, all named like splits"
+        return splits, f"the folders {', '.join(repr(split.folder) for split in found.splits.values())} of SOURCE"
     name, split = next(iter(found.splits.items()))
     if name != "train":
-        return splits, f"the one folder in SOURCE, {name}"
+        return splits, f"the folder {split.folder!r} of SOURCE"
     if split.class_names is None:
         return splits, "a flat folder is one split without labels"
-    where = "all of SOURCE" if split.folder == "." else "the one folder in SOURCE"
+    where = "all of SOURCE" if split.folder == "." else f"the folder {split.folder!r} of SOURCE"
     if len(split.paths) < _FEWEST_FOR_VAL:
         return splits, f"train is {where}; too few images to take some out of it for validation"
     splits["val"] = {"from": name, "fraction": _VAL_FRACTION}
@@ -182,16 +213,23 @@ def _splits(found: Scan) -> tuple[dict[str, dict[str, Any]], str]:
     )
 
 
-def _training(size: Size) -> dict[str, Any]:
-    crop: dict[str, Any] = {"size": list(size), "scale": list(_TINY_SCALE if max(size) <= _TINY else _SCALE)}
+def _training(size: Size, census: Census) -> dict[str, Any]:
+    crop: dict[str, Any] = {"size": "same", "scale": list(_TINY_SCALE if _is_tiny(size, census) else _SCALE)}
     if size[0] != size[1]:
         crop["ratio"] = [round(size[1] / size[0] * stretch, 4) for stretch in (3 / 4, 4 / 3)]
     return {"variants": _VARIANTS, "transforms": [{"RandomResizedCrop": crop}, {"HorizontalFlip": {"p": 0.5}}]}
 
 
+def _is_tiny(size: Size, census: Census) -> bool:
+    """Whether most images have no detail to lose; it is theirs, whatever the size that is asked for."""
+    sides = census.size_hw
+    return bool(np.median(sides.max(1)) <= _TINY) if len(sides) else max(size) <= _TINY
+
+
 def _evaluation(size: Size, resize: Size) -> dict[str, Any]:
-    shrink = {"max_size": resize[0]} if resize[0] == resize[1] else {"max_size_hw": list(resize)}
-    crop = {"height": size[0], "width": size[1]}
+    cover = "same" if resize == size else _LARGER
+    shrink = {"max_size" if size[0] == size[1] else "max_size_hw": cover}
+    crop = {"height": "same", "width": "same"}
     return {"variants": 1, "transforms": [{"SmallestMaxSize": shrink}, {"CenterCrop": crop}]}
 
 
@@ -207,7 +245,7 @@ def _variants(splits: Mapping[str, Any]) -> tuple[str, str]:
 def _split_comments(name: str, split: Mapping[str, Any], resize: Size, size: Size) -> list[tuple[Place, str]]:
     if name == "train":
         low = split["transforms"][0]["RandomResizedCrop"]["scale"][0]
-        kept = "tiny images lose detail fast" if max(size) <= _TINY else "less than that often misses the object"
+        kept = "tiny images lose detail fast" if low == _TINY_SCALE[0] else "less than that often misses the object"
         texts = {
             "variants": _sentence(_variants({name: split})[1]),
             "transforms": "Albumentations, by name, in order.",

@@ -1,5 +1,7 @@
 """The `decant` command. Commands are loaded when called, so that `decant --help` answers at once."""
 
+import contextlib
+import os
 import signal
 import sys
 from importlib import import_module
@@ -24,6 +26,10 @@ _COMMANDS = {
     "gc": ("preprocess.upkeep:gc", "Remove what the newest snapshots do not need."),
     "doctor": ("preprocess.commands:doctor", "Check this installation, and what it can decode."),
 }
+
+
+_STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""What asks to end, as Ctrl-C does: a service manager, a terminal that is closed, a scheduler that wants the node."""
 
 
 class _Lazy(click.Group):
@@ -63,7 +69,7 @@ def decant() -> None:
 
 def main() -> None:
     """Entry point: errors of ours become one message and their exit code, never a traceback."""
-    signal.signal(signal.SIGTERM, _stop)
+    _settle()
     try:
         result = decant.main(prog_name="decant", standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
@@ -75,17 +81,46 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except Exception as error:
+        if _is_stopped:  # such as a bar that has no terminal any more
+            _interrupted()
         code = getattr(error, "exit_code", None)
+        if isinstance(error, MemoryError):
+            error, code = MemoryError("not enough memory (ulimit -v says what this shell allows)"), 1
         if code is None:
             raise  # our bug: the traceback is what a report needs
         click.echo(f"decant: {error}", err=True)
         sys.exit(code)
 
 
+def _settle() -> None:
+    """Take from the shell what may be taken, and no more."""
+    global _is_stopped  # noqa: PLW0603
+    _is_stopped = False
+    for stopping in _STOPPING:
+        if signal.getsignal(stopping) is not signal.SIG_IGN:  # nohup has SIGHUP ignored, and means it
+            signal.signal(stopping, _stop)
+    # OpenCV reads these once, aborts at one that is no number, and would refuse the pictures that a probe decodes;
+    # decode.max_megapixels is the cap here.
+    for name in [name for name in os.environ if name.startswith("OPENCV_IO_MAX_IMAGE_")]:
+        del os.environ[name]
+    for number, name in enumerate(("stdin", "stdout", "stderr")):  # closed, as by `2>&-`
+        if getattr(sys, name) is None:
+            # The next file that is opened would get the number, and what libraries print would go into it.
+            while (opened := os.open(os.devnull, os.O_RDWR)) < number:
+                pass
+            setattr(sys, name, os.fdopen(opened, "w" if number else "r", closefd=False))
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
+    global _is_stopped  # noqa: PLW0603
+    _is_stopped = True
     raise KeyboardInterrupt
 
 
+_is_stopped = False
+
+
 def _interrupted() -> None:
-    click.echo("decant: interrupted; finished shards are kept, the same command goes on from there", err=True)
+    with contextlib.suppress(OSError):  # a terminal that was closed
+        click.echo("decant: interrupted; finished shards are kept, the same command goes on from there", err=True)
     sys.exit(130)

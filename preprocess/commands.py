@@ -28,7 +28,7 @@ RECIPE = click.option("--recipe", type=FOLDER, help="YAML file; without it the c
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set one key of the recipe, e.g. size=160."
 )
-STRICT = click.option("--strict", is_flag=True, help="Commit nothing if a single image fails (--max-failures 0).")
+STRICT = click.option("--strict", is_flag=True, help="Commit nothing if a single image fails, or class ids shift.")
 MAX_FAILURES = click.option(
     "--max-failures", metavar="N|N%", help="Images that may fail; unless given the larger of 1% and 10."
 )
@@ -148,7 +148,8 @@ def build(
             device=device,
             limit=limit,
             dry_run=dry_run,
-            max_failures=0 if strict else max_failures,
+            strict=strict,
+            max_failures=max_failures,
             allow_shrink=allow_shrink,
             rerender=rerender,
             retry_failed=retry_failed,
@@ -156,7 +157,7 @@ def build(
             checksum=checksum,
             shard_mib=shard_mib,
             progress=progress,
-            announce=progress.say if progress is not None else _say_aside,
+            announce=progress.say,
         )
     say(report.to_json() if as_json else str(report))
     if dry_run and report.peak_bytes > report.free_bytes:
@@ -261,7 +262,8 @@ def watch(
                 overrides=overrides,
                 workers=workers,
                 device=device,
-                max_failures=0 if strict else max_failures,
+                strict=strict,
+                max_failures=max_failures,
                 progress=progress,
             )
 
@@ -282,22 +284,27 @@ def watch(
 
 @click.command()
 @click.argument("cache", type=FOLDER)
-@click.argument("index", type=int, nargs=-1)
+@click.argument("sample", nargs=-1, metavar="[INDEX|PATH]...")
 @click.option("--split", help="Split to show; the first unless given.")
 @click.option("-o", "--output", type=FOLDER, help="PNG file to draw the samples into, all variants side by side.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-def show(cache: Path, index: tuple[int, ...], split: str | None, output: Path | None, as_json: bool) -> None:
-    """Say what CACHE holds; of samples by INDEX, where they come from and what is stored of them.
+def show(cache: Path, sample: tuple[str, ...], split: str | None, output: Path | None, as_json: bool) -> None:
+    """Say what CACHE holds; of samples by INDEX or PATH, where they come from and what is stored of them.
+
+    PATH is relative to SOURCE, as in `CachedDataset.samples`. A number is always an INDEX: write ./7 for a file of the
+    name 7.
 
     \b
     decant show cache
     decant show cache 0 5 --split val
+    decant show cache val/cat/0001.jpg
     decant show cache -- -1            the last sample
     decant show cache -o look.png
     """
     from preprocess.show import show as show_cache
 
-    say(show_cache(cache, index, split, output, as_json=as_json))
+    chosen = [int(one) if re.fullmatch(r"-?[0-9]+", one) else one for one in sample]
+    say(show_cache(cache, chosen, split, output, as_json=as_json))
 
 
 @click.command()

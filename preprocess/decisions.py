@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from preprocess.errors import SourceError
+
 Size = tuple[int, int]
 Shape = tuple[int, int, int]
 
@@ -223,3 +225,54 @@ _SIZES: dict[str, Callable[[Any, dict[str, Any], Shape], Size]] = {
 }
 """Height and width of a result, by (transform, its params, shape of its input); anything where `apply` fails.
 The channels stay."""
+
+
+def _largest_inside(transform: Any, params: dict[str, Any], shape: Shape) -> list[Size]:
+    """What a transform makes of an image on its way, although its result is smaller."""
+    sizes = []
+    padding = params.get("pad_params")  # crops pad first, to cut afterwards
+    if isinstance(padding, dict):
+        sizes.append(_padded(transform, padding, shape))
+    elif padding is not None:  # CropAndPad has them in a list, and the sum of both as well
+        sizes.append(params["result_shape"])
+    if "max_height" in params:  # Perspective, which may bring its result back to the size of the image
+        sizes.append((params["max_height"], params["max_width"]))
+    return sizes
+
+
+_LARGER: dict[str, Callable[[Any, dict[str, Any], Shape], Size]] = {
+    "Affine": _mapped,
+    "LongestMaxSize": _scaled,
+    "Pad": _padded,
+    "PadIfNeeded": _padded,
+    "RandomResizedCrop": _resized,
+    "RandomScale": _scaled,
+    "RandomSizedCrop": _resized,
+    "Resize": _given,
+    "SmallestMaxSize": _scaled,
+}
+"""Height and width of a result that may be larger than its image; Perspective and crops are in `_largest_inside`."""
+
+
+def refuse_larger(transform: Any, params: dict[str, Any], shape: Shape, max_pixels: int) -> None:
+    """Refuse what a transform would make of an image, before it takes the memory for it.
+
+    Parameters
+    ----------
+    params : what the transform drew
+    shape : of the image, height and width first
+    max_pixels : that it may make
+
+    Raises
+    ------
+    SourceError : stage 'render': it would make more
+    """
+    name = type(transform).__name__
+    sizes = [_LARGER.get(name, _same)(transform, params, shape), *_largest_inside(transform, params, shape)]
+    height, width = max(sizes, key=lambda size: size[0] * size[1])
+    if height * width > max(max_pixels, shape[0] * shape[1]):  # what came through the cap may stay as large as it is
+        raise SourceError(
+            "render",
+            f"{name} would make {width} x {height} = {height * width / 1e6:.9g} Mpx of its {shape[1]} x {shape[0]}, "
+            f"over the cap of {max_pixels / 1e6:.9g} Mpx (decode.max_megapixels)",
+        )

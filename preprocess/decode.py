@@ -13,13 +13,22 @@ headers we do not read before anything is allocated.
 
 import base64
 import functools
+from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from preprocess.boxes import avif_orientation
+from preprocess.depth import declared_maximum
 from preprocess.errors import SourceError
 from preprocess.header import Header, read_header, sniff
+from preprocess.levels import Levels, signed, to_8_bits
+from preprocess.pnm_header import read_pnm_header
+from preprocess.profiles import profile_note
+from preprocess.readers import OPENCV, PILLOW, SCALED, TURNED, reader_of
+from preprocess.tiff import Admitted, check_admitted, decode_tiff, dropped, tiff_values, why_not
+from preprocess.tiff_header import read_tiff_header
 
 MAX_PIXELS = 179_000_000
 
@@ -48,12 +57,14 @@ class Decoded(NamedTuple):
     ----------
     image : uint8 (H, W, 3) RGB, or (H, W, 1) gray; C-contiguous, upright, owned by the caller
     source_hw : upright height and width of the source, also when `image` is a reduced decode of it
-    notes : what the decode dropped: "16-bit" (more than 8 bits a component, or float), "alpha"
+    notes : what the decode dropped or left as it is, see `departures.lost_in_decoding`
+    reader : the way that the file was read, one of `readers.DECODERS`
     """
 
     image: np.ndarray
     source_hw: tuple[int, int]
     notes: tuple[str, ...]
+    reader: str = OPENCV
 
 
 def decode(
@@ -62,6 +73,10 @@ def decode(
     channels: str = "rgb",
     max_pixels: int = MAX_PIXELS,
     reduce_to: tuple[int, int] | None = None,
+    reader: str | None = None,
+    levels: Levels = None,
+    extra_channels: str | None = None,
+    pages: str | None = None,
 ) -> Decoded:
     """Decode one image file to 8 bits a component, upright.
 
@@ -74,33 +89,85 @@ def decode(
     reduce_to : upright (height, width) that the image is going to be resized to. A JPEG is then decoded at 1/8, 1/4
         or 1/2 of its size (DCT scaling), the smallest at which both sides are still at least twice as long as asked,
         so that the resize that follows still averages. Other formats ignore it
+    reader : read the file in this way, one that a manifest has recorded; None: the way that its header calls for
+    levels : (lo, hi): that range of 16-bit values becomes 0..255, linearly, and what is beyond is clipped; images of 8
+        bits stay as they are. "high-byte": what None does, whatever it keeps
+    extra_channels : "drop": the colours of a TIFF that has more samples than these and one alpha
+    pages : "first": the first page of a TIFF that has several
 
     Returns
     -------
-    Decoded : a new array each time. 16-bit components keep their high byte, so a 12-bit source in a 16-bit file
-        comes out nearly black; dropped alpha uncovers whatever colour lies under transparent pixels, except in
-        a TIFF with unassociated alpha, whose colours libtiff multiplies by it.
+    Decoded : a new array each time. 16-bit components keep their high byte unless `levels` says otherwise; dropped
+        alpha uncovers whatever colour lies under transparent pixels, except in a TIFF with unassociated alpha, whose
+        colours libtiff multiplies by it where no window is given.
 
     Raises
     ------
-    SourceError : stage "decode": empty, no image, cut or damaged, over the cap, or of a kind that the installed
-        OpenCV cannot decode; the reason says which
+    SourceError : stage "decode": empty, no image, cut or damaged, over the cap, of a kind that the installed OpenCV
+        cannot decode; or an image that needs one of the last three arguments: 16-bit values of which fewer than 64 of
+        at least 256 would be kept, values below 0, extra samples, pages. The reason says which
     """
     if not data:
         raise SourceError("decode", "empty file")
     header = read_header(data)
+    way = reader or reader_of(data, header)
+    admitted = Admitted(levels, extra_channels, pages)
+    if way == PILLOW:
+        return _decode_with_pillow(data, header, channels, max_pixels, admitted)
     if header is None:
-        return _decode_other(data, channels, max_pixels)
-    _check_cap(header.upright_hw, max_pixels)
+        return _decode_other(data, channels, max_pixels, admitted, way)
+    if header.indirect and way == OPENCV:
+        header = replace(header, orientation=1)
+    check_cap(header.upright_hw, max_pixels)
     flags = _KNOWN_FLAGS[channels]
     reduced = reduction(header, reduce_to)
-    image = _imdecode(data, flags | reduced)
-    if image is None:
-        raise SourceError("decode", _why_not(data, header))
+
+    def stored(more_flags: int = 0) -> np.ndarray:
+        image = _imdecode(data, flags | reduced | more_flags)
+        if image is None:
+            raise SourceError("decode", _why_not(data, header))
+        return image
+
+    notes: tuple[str, ...] = ()
+    if header.bits <= 8:
+        image = stored()
+    else:
+        image, notes = to_8_bits(stored, lambda: stored(cv2.IMREAD_ANYDEPTH), levels, lambda: declared_maximum(data))
     if header.orientation != 1:
         image = upright(image, header.orientation)
-    notes = _notes(header.bits > 8, header.alpha) if header.bits > 8 or header.alpha else ()
-    return Decoded(_with_channel_axis(image), header.upright_hw if reduced else image.shape[:2], notes)
+    notes += header_notes(data, header)
+    return Decoded(_with_channel_axis(image), header.upright_hw if reduced else image.shape[:2], notes, way)
+
+
+def deep_values(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+    """The colours of a file in its own 16-bit values, for a look at their range; None if they have 8 bits.
+
+    Returns
+    -------
+    uint16 or int16 (H, W, ...), of the first page, without alpha and other samples
+
+    Raises
+    ------
+    SourceError : as `decode`, apart from what the recipe may admit
+    """
+    header, tiff = read_header(data), read_tiff_header(data)
+    if header is not None:
+        check_cap(header.upright_hw, max_pixels)
+    if tiff is not None:
+        check_cap((tiff.height, tiff.width), max_pixels)
+        return tiff_values(data, tiff, _imdecode)
+    values = _imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if values is None:
+        raise SourceError("decode", _why_not(data, header))
+    return values if values.dtype.itemsize == 2 and values.dtype.kind in "iu" else None
+
+
+def header_notes(data: bytes, header: Header) -> tuple[str, ...]:
+    """What a decode of a file with this header drops or leaves as it is, its depth apart; as `Decoded.notes`."""
+    if not (header.alpha or header.frames or header.profile or header.channels == 4):
+        return ()
+    notes = ("alpha",) * header.alpha + ("several frames",) * header.frames + ("CMYK",) * (header.channels == 4)
+    return notes + profile_note(data) if header.profile else notes
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -152,10 +219,10 @@ def decoder_table() -> list[tuple[str, bool, str]]:
         ("progressive JPEG", ".jpg", pixels, progressive, ""),
         ("CMYK JPEG", "", pixels, (), "converted without its colour profile"),
         ("PNG", ".png", pixels, (), ""),
-        ("16-bit PNG", ".png", deep, (), "the high byte of each component is kept"),
+        ("16-bit PNG", ".png", deep, (), "the high byte of each component is kept, or decode.levels"),
         ("WebP", ".webp", pixels, (), "first frame"),
         ("BMP", ".bmp", pixels, (), ""),
-        ("TIFF", ".tiff", pixels, (), "first page; 8 or 16 bits a component"),
+        ("TIFF", ".tiff", pixels, (), "8 to 16 bits a component; of pages and extra samples what decode says"),
         ("GIF", ".gif", pixels, (), "first frame"),
         ("JPEG 2000", ".jp2", pixels, (), ""),
         ("AVIF", ".avif", pixels, (), ""),
@@ -165,6 +232,7 @@ def decoder_table() -> list[tuple[str, bool, str]]:
         ("Sun raster", ".ras", pixels, (), ""),
         ("JPEG XL", ".jxl", pixels, (), ""),
     )
+    never = [("HEIC", False, "not supported; convert such files to JPEG or PNG")]
     table = []
     for name, extension, image, parameters, remark in samples:
         try:
@@ -173,7 +241,7 @@ def decoder_table() -> list[tuple[str, bool, str]]:
         except (cv2.error, SourceError):
             able = False
         table.append((name, able, remark if able or name == "OpenEXR" else f"not in this OpenCV ({cv2.__version__})"))
-    return table
+    return table + never
 
 
 # 8 x 8 pixels of one colour, 178 bytes.
@@ -198,35 +266,92 @@ def _imdecode(data: bytes, flags: int) -> np.ndarray | None:
         raise SourceError("decode", reason) from error
 
 
-def _decode_other(data: bytes, channels: str, max_pixels: int) -> Decoded:
+def _decode_with_pillow(
+    data: bytes, header: Header | None, channels: str, max_pixels: int, admitted: Admitted
+) -> Decoded:
+    from preprocess.pillow_reader import read_with_pillow
+
+    if (tiff := read_tiff_header(data)) is not None:
+        check_admitted(tiff, admitted)
+    name = header.format if header else sniff(data) or ""
+    pixels, notes = read_with_pillow(data, name, channels, max_pixels, admitted.levels)
+    notes += header_notes(data, header) if header else (dropped(tiff) if tiff else ()) + profile_note(data)
+    return Decoded(pixels, pixels.shape[:2], tuple(dict.fromkeys(notes)), PILLOW)
+
+
+def _decode_other(data: bytes, channels: str, max_pixels: int, admitted: Admitted, way: str) -> Decoded:
     """Decode what `read_header` cannot read; a second, unchanged decode tells what the first one dropped."""
+    tiff = read_tiff_header(data)
+    if tiff is not None:
+        check_cap((tiff.height, tiff.width) if tiff.orientation < 5 else (tiff.width, tiff.height), max_pixels)
+        check_admitted(tiff, admitted)
+        found = decode_tiff(data, tiff, channels, admitted.levels, _imdecode)
+        if found is not None:
+            notes = (*found[1], *dropped(tiff), *profile_note(data))
+            return Decoded(_with_channel_axis(found[0]), found[0].shape[:2], notes, way)
     image = _imdecode(data, _OTHER_FLAGS[channels])
     if image is not None:
-        _check_cap(image.shape[:2], max_pixels)
+        check_cap(image.shape[:2], max_pixels)
     unchanged = _imdecode(data, cv2.IMREAD_UNCHANGED)
     if image is None:
         if unchanged is None:
             raise SourceError("decode", _why_not(data, None))
         raise SourceError("decode", f"its pixels are {unchanged.dtype}, which OpenCV does not turn into 8 bits")
+    if way == SCALED and unchanged is not None:
+        image = _scaled(data, unchanged, channels)
+    notes = (_notes(unchanged) if tiff is None else dropped(tiff)) + profile_note(data)
+    notes += ("several frames",) * (data[4:12] == b"ftypavis")
+    if unchanged is not None and unchanged.dtype.kind == "i" and unchanged.min() < 0:
+        raise signed(unchanged)
+    if unchanged is not None and unchanged.dtype.itemsize == 2:
+        shallow, anydepth = image, _OTHER_FLAGS[channels] | cv2.IMREAD_ANYDEPTH
+        image, depth = to_8_bits(
+            lambda: shallow,
+            lambda: shallow if (deep := _imdecode(data, anydepth)) is None else deep,
+            admitted.levels,
+            lambda: declared_maximum(data),
+        )
+        notes = depth + notes
     if channels == "rgb":
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     elif image.ndim == 3:  # OpenCV gives colour out of a PFM even when asked for gray
         image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    notes: tuple[str, ...] = ()
-    if unchanged is not None:
-        notes = _notes(unchanged.dtype != np.uint8, unchanged.ndim == 3 and unchanged.shape[2] == 4)
-    return Decoded(_with_channel_axis(image), image.shape[:2], notes)
+    if way == TURNED:
+        image = upright(image, avif_orientation(data))
+    return Decoded(_with_channel_axis(image), image.shape[:2], notes, way)
+
+
+def _scaled(data: bytes, unchanged: np.ndarray, channels: str) -> np.ndarray:
+    """8-bit pixels, BGR or gray, of a PNM whose largest value becomes 255; each is rounded once."""
+    header = read_pnm_header(data)
+    assert header is not None, "its header called for this"
+    values = np.arange(header.largest + 1)
+    table = ((values * 510 + header.largest) // (2 * header.largest)).astype(np.uint8)
+    return _as_asked(table[np.minimum(unchanged, header.largest)], channels)
+
+
+def _as_asked(image: np.ndarray, channels: str) -> np.ndarray:
+    """Gray or colour pixels, alpha dropped, as `_OTHER_FLAGS` gives them: BGR, or gray."""
+    if image.ndim == 3 and image.shape[2] == 4:
+        image = cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)
+    if channels == "rgb" and image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    return image
 
 
 def _with_channel_axis(image: np.ndarray) -> np.ndarray:
     return image if image.ndim == 3 else image[:, :, np.newaxis]
 
 
-def _notes(deep: bool, alpha: bool) -> tuple[str, ...]:
-    return ("16-bit",) * deep + ("alpha",) * alpha
+def _notes(unchanged: np.ndarray | None) -> tuple[str, ...]:
+    """What an unchanged decode shows that one to 8 bits a colour drops; its depth in integers apart."""
+    if unchanged is None:
+        return ()
+    return ("float",) * (unchanged.dtype.kind == "f") + ("alpha",) * (unchanged.ndim == 3 and unchanged.shape[2] == 4)
 
 
-def _check_cap(hw: tuple[int, int], max_pixels: int) -> None:
+def check_cap(hw: tuple[int, int], max_pixels: int) -> None:
+    """Raise SourceError for a source of more pixels than `decode.max_megapixels` allows."""
     height, width = hw
     if height * width > max_pixels:
         size = f"{width} x {height} = {height * width / 1e6:.9g} Mpx"
@@ -238,8 +363,12 @@ def _why_not(data: bytes, header: Header | None) -> str:
     name = header.format if header else sniff(data)
     if name is None:
         return f"not an image that OpenCV can decode (starts with {data[:16]!r})"
+    if name == "HEIC":
+        return "HEIC, which decant does not decode; convert it to JPEG or PNG"
     if name not in {format_ for format_, able, _ in decoder_table() if able}:
         return f"{name}, which this OpenCV ({cv2.__version__}) cannot decode"
     if name == "JPEG" and header and header.bits != 8:
         return f"JPEG with {header.bits} bits a component; OpenCV decodes 8"
+    if (tiff := read_tiff_header(data)) is not None:
+        return why_not(tiff)
     return f"{name} data is cut or damaged"

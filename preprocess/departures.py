@@ -1,15 +1,32 @@
 """What differs from the expected in a scanned SOURCE, as a user wants to hear it: a line each."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from preprocess import environment
+from preprocess.levels import BEYOND, noted_window
+from preprocess.names import junk_of, split_of
 from preprocess.recipe import Recipe
+from preprocess.report import printable
 from preprocess.scan import Scan, Tally
 
 _NAMES_SHOWN = 5
 _SHIFTS_SHOWN = 10
+_PROFILES_SHOWN = 5
+_PROFILE = "colour profile "
+
+_LOSSES = {
+    "16-bit": "only the high byte was kept",
+    BEYOND: "clipped",
+    "float": "clipped to 0..1, and 255 steps of it were kept",
+    "alpha": "it was dropped",
+    "extra channels": "they were dropped",
+    "several frames": "the first was kept",
+    "several pages": "the first was kept",
+    "CMYK": "converted without a colour profile",
+}
 
 
 def departures(recipe: Recipe, found: Scan, classes: Sequence[str], former_classes: Sequence[str]) -> list[str]:
@@ -26,32 +43,54 @@ def departures(recipe: Recipe, found: Scan, classes: Sequence[str], former_class
         *recipe.notes,
         *_passed_over(found),
         *_classes_without_images(found, classes, recipe.classes or ()),
-        *_shifted(classes, former_classes),
+        *_classes_like_splits(found),
+        *shifted(classes, former_classes),
         *environment.doubts(),
     ]
 
 
 def lost_in_decoding(noted: Mapping[str, Tally]) -> list[str]:
-    """What images lost on their way to 8 bits a channel.
+    """What images lost on their way to 8 bits a channel of sRGB, or what was left as it is.
 
     Parameters
     ----------
-    noted : '16-bit' or 'alpha', as in `decode.Decoded` -> which images
+    noted : what `decode.Decoded` notes -> which images
     """
-    lost = {"16-bit": "only the high byte was kept", "alpha": "it was dropped"}
-    return [f"images with {kind}, {tally.count:,}: {lost[kind]} ({tally.shown()})" for kind, tally in noted.items()]
+    profiles = {kind: tally for kind, tally in noted.items() if kind.startswith(_PROFILE)}
+    usual = sorted(profiles, key=lambda kind: -profiles[kind].count)
+    lines = [_loss(kind, tally) for kind, tally in noted.items() if kind not in profiles]
+    lines += [_loss(kind, profiles[kind]) for kind in usual[:_PROFILES_SHOWN]]
+    if rest := usual[_PROFILES_SHOWN:]:
+        count = sum(profiles[kind].count for kind in rest)
+        lines.append(f"images with {len(rest):,} more colour profiles, {count:,}: not converted")
+    return lines
+
+
+def _loss(kind: str, tally: Tally) -> str:
+    what, loss = kind, _LOSSES.get(kind, "not converted")
+    if (window := noted_window(kind)) is not None:
+        what, loss = "16-bit", f"window {window} onto 0..255"
+    return f"images with {what}, {tally.count:,}: {loss} ({tally.shown()})"
 
 
 def _passed_over(found: Scan) -> list[str]:
     lines = [
         f"{tally.count:,} {what} ({tally.shown()})"
         for tally, what in (
+            (found.undecodable, "HEIC images were skipped, which decant does not decode: convert them to JPEG or PNG"),
             (found.hidden, "hidden files and folders were skipped"),
             (found.other, "files were skipped: no image's extension, or no regular file"),
             (found.loose, "images lie beside the class folders and were skipped"),
+            (found.beside, "images lie in SOURCE beside the folders of the splits and were skipped"),
         )
         if tally.count
     ]
+    if found.junk:
+        names = ", ".join(f"{printable(name)} {count:,}" for name, count in sorted(found.junk.items()))
+        lines.append(f"junk of file servers, desktops and editors was skipped: {names}")
+    if found.empty_folders:
+        names = ", ".join(map(repr, found.empty_folders))
+        lines.append(f"folders in which no image was found were skipped: {names}")
     lines += [f"symbolic link {loop!r} leads back to a folder above it and was not followed" for loop in found.loops]
     if found.unused_folders:
         names = ", ".join(map(repr, found.unused_folders))
@@ -81,9 +120,52 @@ def _classes_without_images(found: Scan, classes: Sequence[str], pinned: Sequenc
     return lines
 
 
-def _shifted(classes: Sequence[str], former_classes: Sequence[str]) -> list[str]:
+def _classes_like_splits(found: Scan) -> list[str]:
+    """Classes that are called like splits, and folders inside of classes that are."""
+    counts: Counter[str] = Counter()
+    for split in found.splits.values():
+        counts.update({name: count for name, count in split.class_counts().items() if split_of(name)})
+    inside = [
+        f"{'' if split.folder == '.' else split.folder + '/'}{name}/{below}"
+        for split in found.splits.values()
+        for name, folders in split.nested.items()
+        for below in folders
+        if split_of(below)
+    ]
+    lines = []
+    if counts:
+        names = ", ".join(f"{name!r} with {count:,} images" for name, count in counts.items())
+        lines.append(f"classes have the names of splits: {names}")
+    if inside:
+        shown = ", ".join(map(repr, inside[:_NAMES_SHOWN])) + (", …" if len(inside) > _NAMES_SHOWN else "")
+        lines.append(f"folders inside of classes have the names of splits, and belong to their classes: {shown}")
+    return lines
+
+
+def lost_classes(classes: Sequence[str], former_classes: Sequence[str]) -> list[str]:
+    """Classes of the snapshot in force that are none any more."""
+    there = set(classes)
+    lost = [(number, name) for number, name in enumerate(former_classes) if name not in there]
+    if not lost:
+        return []
+    shown = ", ".join(f"{name!r} ({number})" for number, name in lost[:_SHIFTS_SHOWN])
+    junk = ", ".join(repr(name) for _, name in lost if junk_of(name))
+    return [
+        f"classes of the snapshot are gone, {len(lost):,}: {shown}{', …' if len(lost) > _SHIFTS_SHOWN else ''}"
+        + (f"; junk by its name, which is skipped now: {junk}" if junk else "")
+    ]
+
+
+def shifted(classes: Sequence[str], former_classes: Sequence[str]) -> list[str]:
+    """Class ids that mean another class than in the snapshot in force: one line, or none."""
     former = {name: number for number, name in enumerate(former_classes)}
+    there = set(classes)
     moved = [f"{name!r} {former[name]} -> {i}" for i, name in enumerate(classes) if former.get(name, i) != i]
+    moved += [
+        f"{i} was {old!r} and is {new!r}"
+        for i, (old, new) in enumerate(zip(former_classes, classes, strict=False))
+        if old not in there and new not in former
+    ]
     if not moved:
         return []
     more = f" and {len(moved) - _SHIFTS_SHOWN} more" if len(moved) > _SHIFTS_SHOWN else ""

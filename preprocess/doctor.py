@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from cache_store import layout
 from cache_store.errors import CacheStoreError
 from cache_store.reader import open_cache
 from preprocess import augment, environment
@@ -105,7 +106,7 @@ def doctor(cache: str | os.PathLike[str] | None = None) -> Diagnosis:
     _look_at_packages(found)
     _look_at_decoders(found)
     _look_at_gpu(found)
-    shape = _look_at_cache(found, Path(cache)) if cache is not None else _USUAL_SHAPE
+    shape = _look_at_cache(found, layout.given_path(cache)) if cache is not None else _USUAL_SHAPE
     found.shared_memory_bytes = environment.shared_memory_bytes()
     lack = environment.too_little_shared_memory(found.shared_memory_bytes, math.prod(shape))
     found.problems += [lack] if lack else []

@@ -73,8 +73,8 @@ def doubts() -> list[str]:
 def hiding() -> list[str]:
     """Modules that hide a package of ours from the scripts of a user, a line each: in the current folder, where
     scripts may lie, and along PYTHONPATH."""
-    along = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    places = {Path(folder).resolve(): "every script: PYTHONPATH names that folder" for folder in reversed(along)}
+    along = [os.path.realpath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    places = {Path(folder): "every script: PYTHONPATH names that folder" for folder in reversed(along)}
     with contextlib.suppress(OSError):  # a folder that was removed meanwhile
         places = {Path.cwd(): "scripts in that folder"} | places
     found = []

@@ -7,28 +7,31 @@
     ├── WorkerError                            1   worker processes cannot be started at all
     ├── FailureBudgetExceeded                  3   look at the listed images, or raise the budget
     ├── ShrinkRefused                          3   is the disk mounted? or allow it
+    ├── ShiftRefused                           3   pin the classes, or build without --strict
     ├── PixelsWouldDiffer                      8   former environment, or --rerender
     └── DecoderUntrusted                       8   mend the GPU's decoder, or --device cpu
 
 A message says what, where, expected, found, and what to do next, in this order.
-Every class survives pickling: errors cross process borders.
+Every class survives pickling: errors cross process borders. `UsageError` is the same class as `cache_store.UsageError`.
 """
 
+from cache_store.errors import PreprocessError, UsageError
 
-class PreprocessError(Exception):
-    """Base of the build's errors; `exit_code` is what the command line returns."""
-
-    exit_code = 1
+__all__ = [
+    "DecoderUntrusted",
+    "FailureBudgetExceeded",
+    "PixelsWouldDiffer",
+    "PreprocessError",
+    "RecipeError",
+    "ShrinkRefused",
+    "SourceError",
+    "UsageError",
+    "WorkerError",
+]
 
 
 class RecipeError(PreprocessError, ValueError):
     """A recipe that cannot be meant: unknown name, wrong value, wrong output size."""
-
-    exit_code = 2
-
-
-class UsageError(PreprocessError, ValueError):
-    """An argument that cannot be meant, such as an empty SOURCE or a CACHE inside it."""
 
     exit_code = 2
 
@@ -63,6 +66,12 @@ class FailureBudgetExceeded(PreprocessError):
 
 class ShrinkRefused(PreprocessError):
     """A split would lose more than half of its samples; nothing was committed."""
+
+    exit_code = 3
+
+
+class ShiftRefused(PreprocessError):
+    """Class ids would mean other classes than before, in a strict build; nothing was committed."""
 
     exit_code = 3
 

@@ -11,7 +11,7 @@ from cache_store.canonical import digest_of
 from preprocess.engines import renderer_of
 from preprocess.errors import SourceError
 from preprocess.plan import Plan
-from preprocess.read import read_source
+from preprocess.read import most_bytes, read_source
 from preprocess.render import File
 from preprocess.stock import Stock
 
@@ -31,19 +31,20 @@ def estimated_s(plan: Plan, stock: Stock, splits: dict[str, np.ndarray], workers
         variants = tuple(range(plan.variants(name)))
         for part in (paths[:1], paths):  # the first image ever costs a GPU more than hundreds of others
             begun = time.perf_counter()
-            for _ in renderer.render(list(_files(part, variants)), lambda place: None):
+            files = list(_files(part, variants, most_bytes(plan.recipe.max_pixels)))
+            for _ in renderer.render(files, lambda place: None):
                 pass
         total += (time.perf_counter() - begun) / len(paths) * len(missing)
     return total / workers
 
 
-def _files(paths: Sequence[bytes], variants: tuple[int, ...]) -> Iterator[File]:
+def _files(paths: Sequence[bytes], variants: tuple[int, ...], max_bytes: int) -> Iterator[File]:
     """Those that can be read; the others take their time and fail, then as now."""
     for place, path in enumerate(paths):
         with contextlib.suppress(SourceError):
-            yield _file(place, path, variants)
+            yield _file(place, path, variants, max_bytes)
 
 
-def _file(place: int, path: bytes, variants: tuple[int, ...]) -> File:
-    data, _ = read_source(path)
+def _file(place: int, path: bytes, variants: tuple[int, ...], max_bytes: int) -> File:
+    data, _ = read_source(path, max_bytes)
     return File(place, lambda: data, digest_of(data), variants)

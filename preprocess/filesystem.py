@@ -130,7 +130,7 @@ def mount_of(folder: Path, table: str = "/proc/self/mountinfo") -> tuple[str | N
         lines = Path(table).read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None, None, False
-    place, best = folder.resolve(), None
+    place, best = Path(os.path.realpath(folder)), None
     for line in lines:
         before, _, after = line.partition(" - ")
         point = Path(_unescaped(before.split(" ")[4]))

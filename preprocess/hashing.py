@@ -10,16 +10,22 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cache_store.canonical import DIGEST_BYTES, digest_of
+from cache_store.canonical import DIGEST_BYTES
 from preprocess.errors import SourceError
 from preprocess.jobs import Failure, Hashed
-from preprocess.read import read_source
+from preprocess.read import MOST_BYTES, hash_source
 from preprocess.scan import STAT
 
 _TICK_S = 0.2
 
 
-def hash_files(paths: Sequence[bytes], threads: int, stall_s: float, progress: Callable[[int, int], None]) -> Hashed:
+def hash_files(
+    paths: Sequence[bytes],
+    threads: int,
+    stall_s: float,
+    progress: Callable[[int, int], None],
+    max_bytes: int = MOST_BYTES,
+) -> Hashed:
     """Digest and stat of each file.
 
     Parameters
@@ -27,6 +33,7 @@ def hash_files(paths: Sequence[bytes], threads: int, stall_s: float, progress: C
     paths : absolute
     stall_s : a file that takes longer counts as failed; its thread is left behind, as nothing can end it
     progress : told how many are done and how many of all failed
+    max_bytes : a larger file counts as failed
     """
     digests, stats = np.zeros((len(paths), DIGEST_BYTES), np.uint8), np.zeros(len(paths), STAT)
     failures: dict[int, Failure] = {}
@@ -43,8 +50,7 @@ def hash_files(paths: Sequence[bytes], threads: int, stall_s: float, progress: C
         while (place := next_place()) is not None:
             begun[place] = time.monotonic()
             try:
-                data, numbers = read_source(paths[place])
-                results.put((place, digest_of(data), numbers, None))
+                results.put((place, *hash_source(paths[place], max_bytes), None))
             except SourceError as error:
                 results.put((place, b"", (0, 0, 0, 0), Failure(error.stage, error.reason)))
 

@@ -5,9 +5,13 @@ word, the GPU engine for the files that it may take. Bytes are untrusted: every 
 walk over segments moves forward and ends after `_MAX_PARTS` steps.
 """
 
+import re
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from preprocess.boxes import brands
 
 IMAGE_EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif"}
@@ -18,6 +22,9 @@ IMAGE_EXTENSIONS = frozenset(
 )
 """Lower-case file name endings of an image folder. Some builds of OpenCV lack the decoder for one or another of
 them; such files are listed all the same, so that they fail with a reason instead of being passed over."""
+
+HEIC_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
+"""Images all the same, of a format that neither OpenCV nor Pillow decodes."""
 
 _MAX_PARTS = 65_536  # segments or chunks; a PNG of 512 MB with libpng's 8 KiB chunks still passes
 
@@ -30,6 +37,12 @@ _WEBP_CHUNK = struct.Struct("<4sI")
 _VP8_FRAME = struct.Struct("<B2x3sHH")
 _BMP_CORE = struct.Struct("<HH2xH")
 _BMP_INFO = struct.Struct("<ii2xH")
+
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_RAW_PROFILES = (b"Raw profile type exif", b"Raw profile type APP1")
+_RAW_PROFILE = re.compile(rb"\s*\w+\s+\d+\s+([0-9a-fA-F\s]*)")
+_MOST_PROFILE_BYTES = 1 << 18  # an EXIF block has at most 64 KiB
+_EXIF_PREFIX = b"Exif\0\0"
 
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _BMP_HEADER_BYTES = (12, 40, 52, 56, 64, 108, 124)
@@ -46,8 +59,11 @@ class Header:
     channels : colour components stored: 1 gray, 3 colour (a palette counts as colour), 4 CMYK; alpha apart
     bits : of one component, not of a palette's index
     alpha : there is an alpha channel, or a colour or palette entry that means transparent
-    orientation : EXIF 1..8, 1 if none; that of the first EXIF block that states one
+    orientation : EXIF 1..8, 1 if none; that of the first EXIF block that states one, otherwise of another place
     baseline : the JPEG is sequential, 8-bit, Huffman-coded (SOF0); False for every other format
+    profile : there is a colour profile, or another statement on the meaning of the colours, see `profiles`
+    frames : there are more images behind the first one: an animation, or the parts of an MPO
+    indirect : the orientation is not in a plain EXIF block, but behind a doubled prefix or in ImageMagick's raw profile
     """
 
     format: str
@@ -58,6 +74,9 @@ class Header:
     alpha: bool
     orientation: int
     baseline: bool
+    profile: bool = False
+    frames: bool = False
+    indirect: bool = False
 
     @property
     def upright_hw(self) -> tuple[int, int]:
@@ -102,6 +121,10 @@ def sniff(data: bytes) -> str | None:
     for name, at, magic in _MAGIC:
         if data.startswith(magic, at):
             return name
+    kinds = brands(data)
+    for name, known in _BRANDS:
+        if kinds & known:
+            return name
     if data[:1] == b"P" and data[1:2] in b"1234567fF" and data[2:3].isspace():
         return "PNM"
     return None
@@ -114,14 +137,18 @@ _MAGIC: tuple[tuple[str, int, bytes | tuple[bytes, ...]], ...] = (
     ("GIF", 0, (b"GIF87a", b"GIF89a")),
     ("TIFF", 0, (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     ("JPEG 2000", 0, (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")),
-    ("AVIF", 4, (b"ftypavif", b"ftypavis")),
-    ("HEIC", 4, (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1", b"ftypmsf1")),
     ("JPEG XL", 0, (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")),
     ("Radiance HDR", 0, (b"#?RADIANCE", b"#?RGBE")),
     ("OpenEXR", 0, b"\x76\x2f\x31\x01"),
     ("Sun raster", 0, b"\x59\xa6\x6a\x95"),
     ("BMP", 0, b"BM"),
 )
+
+_BRANDS = (
+    ("AVIF", frozenset({b"avif", b"avis"})),
+    ("HEIC", frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"})),
+)
+"""Of a file in HEIF's container, whichever of its brands stands first. Some AVIFs name mif1, too."""
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -158,7 +185,8 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 def _read_jpeg(data: bytes) -> Header | None:
     """EXIF may stand behind the frame header, so we read on to the first scan."""
     frame = None
-    orientation = 0
+    orientation, indirect = 0, False
+    profile = frames = False
     for marker, at, end in jpeg_segments(data):
         if marker == _JPEG_SCAN:
             break
@@ -166,7 +194,10 @@ def _read_jpeg(data: bytes) -> Header | None:
             if marker not in (0xFFC4, 0xFFC8, 0xFFCC):  # tables; all the others are frames
                 frame = (marker, end - at - 2, *_JPEG_FRAME.unpack_from(data, at + 4))
         elif marker == 0xFFE1 and not orientation and data[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = _exif_orientation(data[at + 10 : end])
+            orientation, indirect = _stated_orientation(data[at + 10 : end])
+        elif marker == 0xFFE2:
+            profile = profile or data[at + 4 : at + 16] == b"ICC_PROFILE\0"
+            frames = frames or data[at + 4 : at + 8] == b"MPF\0"
     else:
         return None
     if frame is None:
@@ -175,7 +206,8 @@ def _read_jpeg(data: bytes) -> Header | None:
     # A height of 0 means "told after the first scan" (DNL); libjpeg refuses it.
     if not height or not width or not 1 <= channels <= 4 or not 2 <= bits <= 16 or length != 8 + 3 * channels:
         return None
-    return Header("JPEG", height, width, channels, bits, False, orientation or 1, start == 0xFFC0)
+    turn = orientation or 1
+    return Header("JPEG", height, width, channels, bits, False, turn, start == 0xFFC0, profile, frames, indirect)
 
 
 def _read_png(data: bytes) -> Header | None:
@@ -186,8 +218,8 @@ def _read_png(data: bytes) -> Header | None:
     if not 0 < width < 1 << 31 or not 0 < height < 1 << 31:
         return None
     alpha = colour in (4, 6)
-    pixels = False
-    orientation = 0
+    pixels = profile = frames = indirect = False
+    orientation = raw = 0
     at = 33
     for _ in range(_MAX_PARTS):
         if pixels and at + 8 > len(data):
@@ -198,14 +230,23 @@ def _read_png(data: bytes) -> Header | None:
         elif kind == b"tRNS":
             alpha = True
         elif kind == b"eXIf" and not orientation:
-            orientation = _exif_orientation(data[at + 8 : at + 8 + length])
+            orientation, indirect = _stated_orientation(data[at + 8 : at + 8 + length])
+        elif kind in _PNG_TEXTS and not raw:
+            raw = _raw_profile_orientation(kind, data[at + 8 : at + 8 + length])
+        elif kind in (b"iCCP", b"cICP"):
+            profile = True
+        elif kind == b"acTL":
+            frames = data[at + 8 : at + 12] > b"\0\0\0\1"
         elif kind == b"IEND":
             break
         at += 12 + length
     if not pixels:
         return None
+    if raw and not orientation:
+        orientation, indirect = raw, True
     channels = 1 if colour in (0, 4) else 3
-    return Header("PNG", height, width, channels, 8 if colour == 3 else bits, alpha, orientation or 1, False)
+    depth = 8 if colour == 3 else bits
+    return Header("PNG", height, width, channels, depth, alpha, orientation or 1, False, profile, frames, indirect)
 
 
 def _read_webp(data: bytes) -> Header | None:
@@ -227,20 +268,22 @@ def _read_webp(data: bytes) -> Header | None:
         return None
     flags = data[20]
     width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
-    orientation = _webp_orientation(data) if flags & 0x08 else 1
-    return Header("WebP", height, width, 3, 8, bool(flags & 0x10), orientation, False)
+    orientation, indirect = _webp_orientation(data) if flags & 0x08 else (0, False)
+    profile, frames = bool(flags & 0x20), bool(flags & 0x02)
+    alpha = bool(flags & 0x10)
+    return Header("WebP", height, width, 3, 8, alpha, orientation or 1, False, profile, frames, indirect)
 
 
-def _webp_orientation(data: bytes) -> int:
+def _webp_orientation(data: bytes) -> tuple[int, bool]:
     at = 30
     for _ in range(_MAX_PARTS):
         if at + 8 > len(data):
             break
         kind, length = _WEBP_CHUNK.unpack_from(data, at)
         if kind == b"EXIF":
-            return _exif_orientation(data[at + 8 : at + 8 + length]) or 1
+            return _stated_orientation(data[at + 8 : at + 8 + length])
         at += 8 + length + (length & 1)
-    return 1
+    return 0, False
 
 
 def _read_bmp(data: bytes) -> Header | None:
@@ -270,7 +313,51 @@ def _read_gif(data: bytes) -> Header | None:
         while block_bytes := data[at]:
             at += block_bytes + 1
         at += 1
-    return Header("GIF", height, width, 3, 8, alpha, 1, False) if data[at] == 0x2C else None
+    if data[at] != 0x2C:
+        return None
+    return Header("GIF", height, width, 3, 8, alpha, 1, False, frames=_has_second_frame(data, at))
+
+
+def _has_second_frame(data: bytes, at: int) -> bool:
+    """Whether a GIF goes on with another image behind the one at `at`; not if the data end before it does."""
+    flags = data[at + 9 : at + 10]
+    if not flags:
+        return False
+    at += 11 + (3 << (flags[0] & 7) + 1 if flags[0] & 0x80 else 0)
+    while at < len(data) and (block_bytes := data[at]):  # the pixels
+        at += block_bytes + 1
+    at += 1
+    while data[at : at + 1] == b"\x21":  # extensions
+        at += 2
+        while at < len(data) and (block_bytes := data[at]):
+            at += block_bytes + 1
+        at += 1
+    return data[at : at + 1] == b"\x2c"
+
+
+def _stated_orientation(block: bytes) -> tuple[int, bool]:
+    """Orientation of an EXIF block, 0 if not stated, and whether a prefix that does not belong there comes first."""
+    plain = block
+    while plain.startswith(_EXIF_PREFIX):
+        plain = plain[len(_EXIF_PREFIX) :]
+    return _exif_orientation(plain), plain is not block
+
+
+def _raw_profile_orientation(kind: bytes, chunk: bytes) -> int:
+    """Orientation in an EXIF block that ImageMagick keeps as text: its name, its length, and its bytes in hex."""
+    keyword, _, rest = chunk.partition(b"\0")
+    if keyword not in _RAW_PROFILES:
+        return 0
+    if kind == b"iTXt":  # whether it is compressed, method, language, translated keyword, text
+        packed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
+    else:
+        packed, rest = kind == b"zTXt", rest[1:] if kind == b"zTXt" else rest
+    try:
+        text = zlib.decompressobj().decompress(rest, _MOST_PROFILE_BYTES) if packed else rest[:_MOST_PROFILE_BYTES]
+        hexadecimal = _RAW_PROFILE.match(text)
+        return _stated_orientation(bytes.fromhex(hexadecimal[1].decode()))[0] if hexadecimal else 0
+    except (zlib.error, ValueError):
+        return 0
 
 
 def _exif_orientation(tiff: bytes) -> int:

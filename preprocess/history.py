@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from cache_store.canonical import DIGEST_BYTES
 from cache_store.errors import IntegrityError, NotFoundError
 from cache_store.manifest import SplitTable
 from cache_store.reader import Cache, open_cache, snapshot_names
-from preprocess.catalog import committed_rows
+from preprocess.catalog import among, committed_rows
+from preprocess.readers import FORMER
 from preprocess.rendering import Rendering
 from preprocess.renderings import stored_rendering
 
@@ -51,6 +53,13 @@ class History:
         self._renderings: dict[str, Rendering] = {}
         self._seen: dict[str, np.ndarray] = {}
         self._depth = 0
+        self._ignored = np.zeros((0, DIGEST_BYTES), np.uint8)
+
+    def ignore(self, digests: np.ndarray) -> None:
+        """Act as if nothing were held of these, uint8 (n, 16), that a former way of reading has made. Called before
+        anything is asked for."""
+        assert self._depth == 0, "what is held was looked at already"
+        self._ignored = digests
 
     def of(self, pixels_id: str) -> list[Held]:
         """What is known of these pixels so far, newest snapshot first."""
@@ -78,7 +87,7 @@ class History:
 
     def add(self, tensors_id: str, rendering: Rendering, rows: np.ndarray, slots: np.ndarray) -> None:
         """What a commit in the making has moved into the tensors."""
-        self._held.append(Held(tensors_id, rendering, rows, slots))
+        self._held.insert(0, Held(tensors_id, rendering, rows, slots))
 
     def drop(self, tensors_id: str, slots: np.ndarray) -> None:
         """Forget rows whose tensors turned out to be damaged."""
@@ -99,6 +108,8 @@ class History:
         if not new.any():
             return
         rows, slots = committed_rows(table)
+        if len(self._ignored):
+            new &= ~among(rows["digest"], self._ignored) | (rows["decoder"] != FORMER)
         if not new.all():
             rows, slots = rows[new], slots[new]
         self._held.append(Held(table.tensors_id, self._renderings[table.tensors_id], rows, slots))

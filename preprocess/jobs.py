@@ -18,6 +18,7 @@ import numpy as np
 
 from cache_store.records import PendingShard
 from preprocess.paths import Paths
+from preprocess.read import MOST_BYTES
 from preprocess.rendering import Rendering, Statistics
 
 READY = "ready"
@@ -87,6 +88,7 @@ class ReadJob:
     slots : S of the shards to write
     singly : no batches: a worker died in one of them, and the next is to die with the culprit in hand
     in_batches : by an engine that works in batches, better across the bounds of jobs
+    max_bytes : a larger file is not read
     """
 
     job_id: int
@@ -97,6 +99,7 @@ class ReadJob:
     slots: int
     singly: bool = False
     in_batches: bool = False
+    max_bytes: int = MOST_BYTES
 
     def __len__(self) -> int:
         return len(self.items)

@@ -122,10 +122,10 @@ def repair(
     LockedError : another builder works on this cache
     StorageError : disk full or denied; what is mended stays mended
     """
-    cache = Path(os.path.expanduser(cache))
+    cache = layout.given_path(cache)
     with contextlib.ExitStack() as leases:  # refuses what is no cache, before anything is written
         survey(cache, leases, lambda read_bytes: None)
-    folder = Path(os.path.expanduser(source)) if source is not None else _hinted(cache)
+    folder = layout.given_path(source) if source is not None else _hinted(cache)
     report = RepairReport(str(cache))
     durable.make_dir(layout.pending_dir(cache))
     with BuildersLock(cache):
@@ -147,7 +147,7 @@ def repair(
 def _hinted(cache: Path) -> Path | None:
     """SOURCE, if it lies where the last build saw it."""
     try:
-        path = cache.resolve() / os.fsdecode(read_metadata(layout.source_hint(cache)))
+        path = Path(os.path.realpath(cache)) / os.fsdecode(read_metadata(layout.source_hint(cache)))
         return path if path.is_dir() else None
     except (Unreadable, CacheStoreError, ValueError, OSError):
         return None
@@ -202,7 +202,7 @@ def _build_again(lost: Surveyed, source: Path, cache: Path, decoder: str) -> str
     recipe, stats = None, None
     if lost.attributes is not None:
         with contextlib.suppress(PreprocessError, *_NOT_METADATA):
-            recipe = Recipe.from_dict(lost.attributes["recipe"]).reopened()
+            recipe = Recipe.from_dict(lost.attributes["recipe"])  # as it is: its splits keep their folders
             stats = _statistics(cache, lost) if recipe.fixed_statistics is None else None
     return build(source, cache, recipe, stats=stats, decoder=decoder).snapshot
 

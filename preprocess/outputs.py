@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+from cache_store import layout
 from cache_store.errors import StorageError
 from preprocess.errors import UsageError
 
@@ -24,7 +25,7 @@ def output_file(
     UsageError : a folder, a file of another kind, or a place where it would be taken for something else
     StorageError : there is no such folder
     """
-    target = Path(os.path.expanduser(path))
+    target = layout.given_path(path)
     if target.is_dir():
         raise UsageError(
             f"{str(target)!r} is a folder; the name of a file expected, such as {str(target / 'look') + suffix!r}"
@@ -39,7 +40,7 @@ def output_file(
         ("CACHE", cache, "where verify would take it for damage"),
     )
     for name, folder, why in inside:
-        if folder is not None and folder.resolve() in target.resolve().parents:
+        if folder is not None and Path(os.path.realpath(folder)) in Path(os.path.realpath(target)).parents:
             raise UsageError(f"{str(target)!r} lies inside {name} {str(folder)!r}, {why}; name a file outside of it")
     if not target.parent.is_dir():
         raise StorageError(

@@ -5,11 +5,13 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cache_store import layout
 from cache_store.durable import translated
 from cache_store.reader import Cache, open_cache
 from cache_store.writer import source_by_hint
 from preprocess import sections
 from preprocess.errors import UsageError
+from preprocess.levels import in_words
 from preprocess.markup import items, text, whole_page
 from preprocess.outputs import output_file
 from preprocess.plots import require_matplotlib
@@ -72,7 +74,7 @@ def write_report(
     StorageError : the page cannot be written
     """
     require_matplotlib()
-    path = Path(os.path.expanduser(cache))
+    path = layout.given_path(cache)
     folder, where = _sources(path, source)
     with open_cache(path) as opened:
         target = output_file(output, ".html", cache=path)
@@ -87,7 +89,7 @@ def write_report(
 def _sources(cache: Path, given: str | os.PathLike[str] | None) -> tuple[Path | None, str]:
     """The folder of images, and a sentence on it for the page."""
     if given is not None:
-        folder = Path(os.path.expanduser(given))
+        folder = layout.given_path(given)
         if not folder.is_dir():
             raise UsageError(f"SOURCE {str(folder)!r} is not a folder; name the one that the cache was built from")
         return folder, _found(folder)
@@ -129,6 +131,8 @@ def _page(cache: Cache, source: Path | None, where: str) -> tuple[str, int, list
     size = "×".join(map(str, snapshot.recipe["size"]))
     about = f"{counts}; {sections.counted(len(snapshot.classes), 'class', 'classes')}; {snapshot.recipe['dtype']}, "
     about += f"{snapshot.recipe['channels']}, {size}; built {snapshot.created}"
+    if "levels" in snapshot.recipe["decode"]:
+        about += f"; of 16-bit values {in_words(snapshot.recipe['decode']['levels'])}"
     stands_out = items(remarks, "remarks") if remarks else '<p class="faint">Nothing stands out.</p>'
     links = " ".join(f'<a href="#part-{number}">{text(part.title)}</a>' for number, part in enumerate(parts))
     body = "\n".join(

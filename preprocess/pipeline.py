@@ -205,8 +205,7 @@ class WorkerPool:
 
     def _hear_ready(self, worker: WorkerProcess) -> None:
         try:
-            assert worker.connection.recv() == READY
-            worker.ready = True
+            worker.ready = worker.connection.recv() == READY  # the first message is nothing else
         except (EOFError, OSError):
             self._replace_unready(worker)
 

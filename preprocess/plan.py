@@ -8,16 +8,17 @@ import numpy as np
 from cache_store import layout
 from cache_store.normalise import normalisation_table
 from cache_store.reader import Cache
-from cache_store.writer import scan_by_hint
+from cache_store.writer import read_formerly_by_hint, scan_by_hint
 from preprocess import augment, engines, environment, probe
-from preprocess.departures import departures
+from preprocess.departures import departures, lost_classes, shifted
 from preprocess.errors import PixelsWouldDiffer, RecipeError, UsageError
 from preprocess.history import History, in_force_then_newest
 from preprocess.jobs import Failure
+from preprocess.reading import settle
 from preprocess.recipe import Recipe
 from preprocess.rendering import OPENCV, Rendering, Statistics
 from preprocess.renderings import stored_rendering
-from preprocess.scan import class_table, propose_splits, scan
+from preprocess.scan import class_table
 from preprocess.sources import Sources, collect, members, recognise
 
 REMEMBERED_STAGES = ("decode", "render")
@@ -52,8 +53,11 @@ class Plan:
     renderings : split -> what fixes its pixels, statistics open
     statistics : mean and std; None until they are known
     departures : what differs from the expected, a line each
+    shift : that of them which says which class ids mean another class than in the snapshot in force; empty if none does
     history : what committed snapshots hold
     refused : pixels_id -> digest -> why images of this content cannot be used
+    rerender : tensors that this version would make otherwise are to be replaced
+    read_formerly : images whose tensors come from a former way of reading, see `former`
     """
 
     source: Path
@@ -66,7 +70,10 @@ class Plan:
     statistics: Statistics | None
     history: History
     departures: list[str] = field(default_factory=list)
+    shift: str = ""
     refused: dict[str, dict[bytes, Failure]] = field(default_factory=dict)
+    rerender: bool = False
+    read_formerly: dict[str, list[str]] = field(default_factory=dict)
 
     def final(self, rendering: Rendering) -> Rendering:
         """The rendering with its statistics, as far as they are known."""
@@ -96,21 +103,20 @@ def make_plan(source: Path, cache: Path, recipe: Recipe, previous: Cache | None,
 
     Raises
     ------
-    UsageError : SOURCE holds no image, or `limit` for a cache that has a snapshot
+    UsageError : SOURCE holds no image, or can be read in more than one way; `limit` for a cache that has a snapshot
     RecipeError : the transforms do not give the recipe's size, or statistics that cannot be used
     PixelsWouldDiffer : this environment renders other pixels than the one that filled the cache
     """
     if previous is not None and options.limit is not None:
         raise UsageError(f"limit: {str(cache)!r} has a snapshot; a part of SOURCE goes only into a new cache")
-    recipe = recipe.with_splits(propose_splits(source))
-    scanned = scan(source, recipe)
-    classes = class_table(scanned, recipe.classes)
+    recipe, scanned, noted = settle(source, recipe, previous.snapshot if previous is not None else None)
+    classes, former = class_table(scanned, recipe.classes), previous.snapshot.classes if previous is not None else ()
     sources = collect(scanned, classes, options.limit)
     for folder, why in scanned.unreadable.items():
         sources.add_failed_folder(folder, Failure("read", why))
     renderings, warnings = _identify(recipe, previous, options)
     statistics = _known_statistics(cache, recipe, previous, options)
-    noted = departures(recipe, scanned, classes, previous.snapshot.classes if previous else ()) + warnings
+    noted += departures(recipe, scanned, classes, former) + lost_classes(classes, former) + warnings
     plan = Plan(
         source,
         cache,
@@ -122,6 +128,8 @@ def make_plan(source: Path, cache: Path, recipe: Recipe, previous: Cache | None,
         statistics,
         History(cache, previous),
         noted,
+        shift=next(iter(shifted(classes, former)), ""),
+        rerender=options.rerender,
     )
     if previous is not None:
         _recall(plan, previous, options)
@@ -158,7 +166,8 @@ def _identify(recipe: Recipe, previous: Cache | None, options: PlanOptions) -> t
         if previous is not None and same is not None and not options.rerender:
             _refuse_other_pixels(name, previous, *same)
         place = f"splits.{name}.transforms"
-        warnings += augment.prove_size(rendering.transforms, rendering.size_hw, rendering.shape[0], place)
+        most = max(recipe.max_pixels, rendering.pixels)
+        warnings += augment.prove_size(rendering.transforms, rendering.size_hw, rendering.shape[0], place, most)
     return renderings, warnings
 
 
@@ -234,7 +243,11 @@ def _recall(plan: Plan, previous: Cache, options: PlanOptions) -> None:
         verified_ns = scan_by_hint(plan.cache, previous.snapshot.name)
         recognise(plan.sources, list(previous.splits.values()), failures, verified_ns)
     same_decode = previous.snapshot.recipe["decode"] == plan.recipe.canonical()["decode"]
-    if same_decode and not options.retry_failed:
+    # A version that reads in more ways may read what failed.
+    same_readers = all(table.read_formerly is not None for table in previous.splits.values()) or (
+        read_formerly_by_hint(plan.cache, previous.snapshot.name) is not None
+    )
+    if same_decode and same_readers and not options.retry_failed:
         pixels = {name: _stored(previous, name).pixels_id for name in previous.splits}
         for failure in failures:
             pixels_id = pixels.get(str(failure.get("split")))

@@ -135,7 +135,9 @@ def _log_axis(axes: "Axes", low: float, high: float, title: str, form: str) -> N
     axes.set_xscale("log", base=2)
     axes.set_xlim(low / 1.1, high * 1.1)
     first, last = int(np.ceil(np.log2(low / 1.1))), int(np.log2(high * 1.1))
-    ticks = 2.0 ** np.arange(first, last + 1, 1 + (last - first) // 7)
+    ticks = 2.0 ** np.arange(first, last + 1, 1 + max(0, last - first) // 7)
+    if not len(ticks):  # a range between two powers of 2, as of images of one size
+        ticks = np.array([round(float(np.sqrt(low * high)), 1)])
     axes.set_xticks(ticks, [form.format(tick) if tick >= 1 else f"÷{1 / tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel(title)

@@ -81,7 +81,9 @@ class WorkerProcess:
         ours, theirs = Pipe()
         state_fd = WorkerState.create()
         messages = unnamed_file()
-        environment = os.environ | {
+        # Caps on sides would be the script's or the shell's; a recipe's cap is on pixels.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("OPENCV_IO_MAX_IMAGE_")}
+        environment |= {
             "NO_ALBUMENTATIONS_UPDATE": "1",
             "OPENCV_IO_MAX_IMAGE_PIXELS": str(setup.max_pixels),
             "OPENCV_LOG_LEVEL": "SILENT",

@@ -1,4 +1,5 @@
-"""Progress bars with rate, time left, what bounds the work and failures: on stderr, silent when that is no terminal."""
+"""Progress on stderr with rate, time left, what bounds the work and failures: bars in a terminal or a notebook, and in
+a log a line now and then."""
 
 import contextlib
 import sys
@@ -6,6 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
+
+from preprocess.report import in_units
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -19,11 +22,18 @@ _LATELY_S = 5.0
 """What bounds a build is told from the last few seconds."""
 
 
+_QUIET_S = 10.0
+"""Work that is over by then needs no line in a log."""
+
+_LINE_S, _LINE_SHARE, _LONGEST_S = 30.0, 0.05, 600.0
+"""Two lines of a log are so long and so much of the work apart, or at most so long."""
+
+
 @contextlib.contextmanager
-def progress_bar(*, transient: bool = False) -> "Iterator[_Bar | None]":
-    """A bar for a `with` block; None where nobody would see it. A transient one is gone after it."""
-    if not sys.stderr.isatty():
-        yield None
+def progress_bar(*, transient: bool = False) -> "Iterator[_Bar | _Lines]":
+    """For a `with` block a bar, or lines where there is no terminal. A transient bar is gone after it."""
+    if not _shows_bars():
+        yield _Lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,10 +52,18 @@ def progress_bar(*, transient: bool = False) -> "Iterator[_Bar | None]":
 
 
 @contextlib.contextmanager
-def bytes_bar(name: str) -> Iterator[Callable[[int, int, int], None] | None]:
-    """A bar for a `with` block, told of bytes done, bytes in all, and findings; None where nobody would see it."""
-    if not sys.stderr.isatty():
-        yield None
+def bytes_bar(name: str) -> Iterator[Callable[[int, int, int], None]]:
+    """For a `with` block what shows bytes done, bytes in all, and findings, as a bar or as lines."""
+    if not _shows_bars():
+        pace = _Pace()
+
+        def tell(done: int, total: int, findings: int) -> None:
+            share = done / total if total else 0.0
+            if pace.is_due(share):
+                found = f", {findings:,} damaged" if findings else ""
+                _write(f"{name} {in_units(done)} of {in_units(total)} ({share:.0%}){found}")
+
+        yield tell
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -66,6 +84,86 @@ def bytes_bar(name: str) -> Iterator[Callable[[int, int, int], None] | None]:
             bar.update(task, completed=done, total=total, findings=found)
 
         yield show
+
+
+def _shows_bars() -> bool:
+    """Whether stderr is a terminal, or this is a notebook."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        return True
+    if "IPython" not in sys.modules:
+        return False
+    from rich.console import Console
+
+    return Console(stderr=True).is_jupyter
+
+
+def _write(text: str, *, timed: bool = True) -> None:
+    """A line of a log, with the time of day; a log that cannot be written ends no build."""
+    head = f"{time.strftime('%H:%M:%S')}  " if timed else ""
+    with contextlib.suppress(OSError, AttributeError):  # or a stderr that is closed
+        sys.stderr.write(f"{head}{text}\n")
+        sys.stderr.flush()
+
+
+class _Pace:
+    """When the next line of a log is due."""
+
+    def __init__(self) -> None:
+        self._told_s, self._told_share = time.monotonic() - _LINE_S + _QUIET_S, -1.0
+        self.has_told = False
+
+    def is_due(self, share: float, *, anew: bool = False) -> bool:
+        """Whether to tell that this share of the work is done; if so, it counts as told.
+
+        Parameters
+        ----------
+        anew : a stage begins, which is told at once where lines are told at all
+        """
+        now = time.monotonic()
+        waited, gained = now - self._told_s, share - self._told_share
+        due = self.has_told if anew else waited >= _LONGEST_S or (waited >= _LINE_S and gained >= _LINE_SHARE)
+        if due or anew:
+            self._told_share = share
+        if due:
+            self._told_s, self.has_told = now, True
+        return due
+
+
+class _Lines:
+    """Progress as lines of a log."""
+
+    def __init__(self) -> None:
+        self._pace = _Pace()
+        self._name, self._total, self._since, self._bound = "", 0, time.monotonic(), ""
+        self._lately = Lately()
+
+    def say(self, text: str) -> None:
+        _write(text, timed=False)
+
+    def stage(self, name: str, total: int) -> None:
+        if not self._name:
+            self._pace = _Pace()  # from here on there is something to tell
+        self._name, self._total, self._since, self._bound = name, total, time.monotonic(), ""
+        self._lately = Lately()
+        if self._pace.is_due(0.0 if self._pace.has_told else -1.0, anew=True):
+            _write(f"{name} {total:,} images")
+
+    def update(self, done: int, failed: int) -> None:
+        both = done + failed
+        share = both / self._total if self._total else 1.0
+        if not self._pace.is_due(share):
+            return
+        parts = [f"{self._name} {both:,} of {self._total:,} ({share:.0%})"]
+        elapsed = time.monotonic() - self._since
+        if both and elapsed:
+            left = (self._total - both) * elapsed / both
+            parts += [f"{both / elapsed:,.0f}/s", f"about {left:,.0f} s left"]
+        parts += [self._bound] if self._bound else []
+        parts += [f"{failed:,} failed"] if failed else []
+        _write(", ".join(parts))
+
+    def work(self, spent_s: Mapping[str, float]) -> None:
+        self._bound = self._lately.bound(spent_s, time.monotonic())
 
 
 class _Bar:

@@ -7,12 +7,11 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cache_store import durable
+from cache_store import durable, layout
 from cache_store.errors import StorageError
 from preprocess.census import Census, take_census
 from preprocess.choices import Size, choose, in_words
@@ -20,9 +19,11 @@ from preprocess.commented import comment_lines, commented_yaml
 from preprocess.decode import decoder_table
 from preprocess.departures import departures
 from preprocess.errors import UsageError
+from preprocess.measure import Depths, measure
+from preprocess.reading import best_reading, scan_as
 from preprocess.recipe import Recipe
-from preprocess.report import printable
-from preprocess.scan import Scan, class_table, propose_splits, scan
+from preprocess.report import classes_in_words, printable
+from preprocess.scan import Scan, class_table
 
 _WIDTH = 80
 
@@ -58,7 +59,7 @@ class Proposal:
         UsageError : the file exists, and is not to be overwritten; or it is a folder
         StorageError : it cannot be written
         """
-        target, data = Path(os.path.expanduser(path)), self.text.encode()
+        target, data = layout.given_path(path), self.text.encode()
         if target.is_dir():
             raise UsageError(f"{str(target)!r} is a folder; the name of a file expected, such as recipe.yaml")
         if overwrite:
@@ -82,6 +83,7 @@ class Proposal:
 
     def __str__(self) -> str:
         rows = {"found": _found_in_words(self.found)}
+        rows["classes"] = classes_in_words(self.found["class_counts"]) or "none: the labels of flat folders are -1"
         rows |= {key: f"{chosen}: {why}" for key, (chosen, why) in self.reasons.items()}
         lines = [f"{f'wrote {self.path}' if self.path else 'a recipe'} for {printable(self.source)}"]
         for key, text in [*rows.items(), *(("note", note) for note in self.notes)]:
@@ -91,13 +93,17 @@ class Proposal:
 
     def _cache(self) -> str:
         """A place for the cache: here, unless that is inside of SOURCE; then beside it."""
-        source, here = os.path.realpath(self.source), os.path.realpath(".")
-        inside = os.path.commonpath([source, here]) == source
+        source = os.path.realpath(self.source)
+        try:
+            inside = os.path.commonpath([source, os.path.realpath(".")]) == source
+        except FileNotFoundError:  # the current folder was removed
+            inside = True
         return (source if inside else os.path.basename(source)) + ".cache"
 
 
 def propose_recipe(source: str | os.PathLike[str], size: int | Size | None = None) -> Proposal:
-    """Look at a folder of images and propose a recipe for it. Reads headers only, of 2,000 images at most.
+    """Look at a folder of images and propose a recipe for it. Reads the headers of 2,000 images at most, and decodes up
+    to 16 of those that have more than 8 bits a component.
 
     Parameters
     ----------
@@ -114,17 +120,18 @@ def propose_recipe(source: str | os.PathLike[str], size: int | Size | None = Non
     RecipeError : a size that cannot be meant
     """
     wanted = Recipe(size=size).size if size is not None else None
-    folder = Path(os.path.expanduser(source))
-    splits = propose_splits(folder)
-    found = scan(folder, Recipe().with_splits(splits))
+    folder = layout.given_path(source)
+    reading = best_reading(folder)
+    found = scan_as(folder, Recipe().with_splits(reading.splits), reading)
     census = take_census(folder, found)
-    chosen = choose(found, census, wanted)
+    depths = measure(folder, census.deep)
+    chosen = choose(found, census, depths, wanted, reading.doubt)
     recipe = Recipe.from_dict(chosen.values)
     title = f"A recipe for {printable(os.path.basename(os.path.abspath(folder)))}, as decant init proposes it."
     summary = _summary(found, census)
     head = [title, f"Found: {_found_in_words(summary)}.", "Every key may be changed, or left out for its default."]
     lines = [line for part in head for line in comment_lines(part)] + commented_yaml(chosen.values, chosen.comments)
-    notes = _notes(found, census, recipe) + departures(recipe, found, class_table(found, None), ())
+    notes = reading.left_out + _notes(census, depths, recipe) + departures(recipe, found, class_table(found, None), ())
     return Proposal(str(folder), recipe, "\n".join(lines) + "\n", chosen.reasons, summary, notes)
 
 
@@ -137,7 +144,7 @@ def _summary(found: Scan, census: Census) -> dict[str, Any]:
         "looked_at": census.looked_at,
         "formats": dict(census.formats.most_common()),
         "smallest_hw": sides[sides.prod(1).argmin()].tolist() if len(sides) else None,
-        "median_hw": np.median(sides, axis=0).astype(int).tolist() if len(sides) else None,
+        "median_hw": sides[np.argsort(sides.prod(1), kind="stable")[len(sides) // 2]].tolist() if len(sides) else None,
         "largest_hw": sides[sides.prod(1).argmax()].tolist() if len(sides) else None,
         "channels": _counted(header.channels for header in census.headers),
         "bits": _counted(header.bits for header in census.headers),
@@ -145,7 +152,15 @@ def _summary(found: Scan, census: Census) -> dict[str, Any]:
         "orientations": _counted(header.orientation for header in census.headers),
         "size_unknown": census.unsized.count,
         "unreadable": census.unreadable.count,
+        "class_counts": _class_counts(found, classes),
     }
+
+
+def _class_counts(found: Scan, classes: list[str]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for split in found.splits.values():
+        counts.update(split.class_counts())
+    return {name: counts[name] for name in classes}
 
 
 def _counted(values: Iterator[int]) -> dict[str, int]:
@@ -164,13 +179,26 @@ def _found_in_words(summary: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _notes(found: Scan, census: Census, recipe: Recipe) -> list[str]:
+def _kept(recipe: Recipe, depths: Depths) -> str:
+    """What is kept of 16-bit values."""
+    if recipe.decode.window is not None:
+        return f"the window {list(recipe.decode.window)} of them is kept"
+    if depths.refused:
+        return (
+            f"{depths.refused:,} of {depths.measured:,} that were decoded will be left out, as the upper 8 keep too "
+            f"few levels, and no one window suits all (values {depths.lowest:,} to {depths.highest:,}): see "
+            "decode.levels"
+        )
+    return "the upper 8 are kept"
+
+
+def _notes(census: Census, depths: Depths, recipe: Recipe) -> list[str]:
     """What the user would not expect of the images."""
     headers, total = census.headers, census.looked_at
     undecodable = set(census.formats) - {name for name, able, _ in decoder_table() if able}
     cap = recipe.max_pixels
     kinds = [
-        (sum(h.bits > 8 for h in headers), "more than 8 bits a channel; the upper 8 are kept"),
+        (len(census.deep), f"more than 8 bits a channel; {_kept(recipe, depths)}"),
         (sum(h.alpha for h in headers), "alpha, which is dropped: the colours beneath show"),
         (sum(h.channels == 4 for h in headers), "CMYK, converted without a colour profile"),
         (sum(h.orientation != 1 for h in headers), "an EXIF orientation, which is applied"),

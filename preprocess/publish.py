@@ -10,8 +10,9 @@ import numpy as np
 from cache_store import layout, writer
 from cache_store.manifest import Snapshot, SplitTable, no_rows
 from preprocess import environment
+from preprocess.former import still_formerly
 from preprocess.plan import Plan
-from preprocess.render import DECODERS
+from preprocess.readers import DECODERS
 from preprocess.rendering import Rendering
 from preprocess.stock import Stock
 
@@ -28,7 +29,7 @@ def is_current(former: Snapshot, plan: Plan, stock: Stock, splits: Splits) -> bo
     """
     if plan.statistics is None or list(former.classes) != plan.classes or former.recipe != plan.recipe.canonical():
         return False
-    if list(former.splits) != list(splits):
+    if list(former.splits) != list(splits) or (plan.rerender and plan.read_formerly):
         return False
     for name, table in former.splits.items():
         if table.tensors_id != plan.final(plan.renderings[name]).tensors_id:
@@ -132,7 +133,8 @@ def _table(plan: Plan, stock: Stock, name: str, numbers: np.ndarray) -> SplitTab
             }
         )
     mean, std = plan.statistics
-    return SplitTable(rendering.tensors_id, mean, std, plan.scanned_ns, DECODERS, columns)
+    left = still_formerly(plan.read_formerly, columns["digest"], columns["decoder"]) if plan.read_formerly else {}
+    return SplitTable(rendering.tensors_id, mean, std, plan.scanned_ns, DECODERS, columns, left)
 
 
 def _source_columns(plan: Plan, numbers: np.ndarray) -> dict[str, _Column]:

@@ -62,7 +62,7 @@ class Prepared:
         return read
 
     def _again(self, place: int) -> bytes:
-        data, _ = read_source(self.job.paths[place])
+        data, _ = read_source(self.job.paths[place], self.job.max_bytes)
         if digest_of(data) != self.hashed.digests[place].tobytes():
             raise SourceError("read", "the file changed while it was read")
         return data
@@ -72,9 +72,9 @@ Read = tuple[bytes, tuple[int, int, int, int], bytes] | Failure
 """A file's bytes, its `scan.STAT` and its digest; or why it cannot be read."""
 
 
-def read_one(path: bytes) -> Read:
+def read_one(path: bytes, max_bytes: int) -> Read:
     try:
-        data, stat = read_source(path)
+        data, stat = read_source(path, max_bytes)
     except SourceError as error:
         return Failure(error.stage, error.reason)
     return data, stat, digest_of(data)
@@ -292,7 +292,7 @@ class Reader:
         paths = iter(job.paths)
         for place in range(len(job)):
             while len(futures) < 2 * _THREADS and (path := next(paths, None)) is not None:
-                futures.append(threads.submit(read_one, path))
+                futures.append(threads.submit(read_one, path, job.max_bytes))
             if self._stop:
                 raise _Stopped
             self.at = job.job_id, place
@@ -306,6 +306,6 @@ def read_singly(job: ReadJob, take_up: Callable[[int], None]) -> tuple[Hashed, d
     def answers(paths: Sequence[bytes]) -> Iterable[Read]:
         for place, path in enumerate(paths):
             take_up(place)
-            yield read_one(path)
+            yield read_one(path, job.max_bytes)
 
     return gathered(job, answers(job.paths), KEPT_BYTES)

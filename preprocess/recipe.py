@@ -7,7 +7,8 @@ spelling. `canonical` has every default and argument resolved and is itself a va
 import os
 import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -24,15 +25,17 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from cache_store import layout
 from cache_store.canonical import canonical_json
 from cache_store.normalise import normalisation_table
 from preprocess import augment
 from preprocess.errors import RecipeError, UsageError
+from preprocess.levels import HIGH_BYTE, HIGHEST, LOWEST, Levels, Window
+from preprocess.names import SPLIT_NAMES, split_of
+from preprocess.own_size import filled_in
 from preprocess.rendering import Rendering, Statistics
 
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-SPLIT_NAMES = ("train", "val", "valid", "validation", "test")
-"""Folder names that make a split; the order is the order in which splits are listed."""
 
 _RESIZE_TO_CROP = 256 / 224
 _MAX_SIDE = 16_384
@@ -48,6 +51,36 @@ class Decode(_Part):
 
     max_megapixels: float = Field(179, gt=0, le=1e6)
     reduced: bool = Field(False, strict=True)
+    levels: Any = None
+    """[lo, hi], 'high-byte', or None, see `levels.Levels`; a tuple once the recipe is validated."""
+    extra_channels: Literal["drop"] | None = None
+    pages: Literal["first"] | None = None
+
+    @field_validator("levels")
+    @classmethod
+    def _window(cls, levels: Any) -> Levels:
+        if levels is None or levels == HIGH_BYTE:
+            return levels  # type: ignore[no-any-return]
+        if isinstance(levels, (list, tuple)) and len(levels) == 2 and all(type(value) is int for value in levels):
+            low, high = levels
+            if LOWEST <= low < high <= HIGHEST:
+                return low, high
+        hint = augment.nearest(levels, [HIGH_BYTE]) if isinstance(levels, str) else ""
+        raise ValueError(
+            f"[lo, hi] of whole numbers, lo < hi, from {LOWEST} to {HIGHEST}, or {HIGH_BYTE} expected, found "
+            f"{levels!r}{hint}"
+        )
+
+    @property
+    def admitted(self) -> dict[str, str]:
+        """What is said of images that would be refused, and leaves the pixels of all others as they are."""
+        keys = {"levels": self.levels, "extra_channels": self.extra_channels, "pages": self.pages}
+        return {key: value for key, value in keys.items() if isinstance(value, str)}
+
+    @property
+    def window(self) -> Window | None:
+        """What becomes 0..255 of 16-bit values."""
+        return self.levels if isinstance(self.levels, tuple) else None
 
 
 class MeanStd(_Part):
@@ -93,7 +126,8 @@ class Recipe(_Part):
     dtype : 'float16' (normalised, baked in) or 'uint8' (half the bytes, normalised when loaded)
     normalize : 'dataset' (exact, from `train`, else the first split), 'imagenet', or {'mean': […], 'std': […]} in 0..1
     seed : start of all random draws, 0..2**63 - 1
-    decode : {'max_megapixels': 179, 'reduced': False}
+    decode : {'max_megapixels': 179, 'reduced': False}, and, only if wanted, 'levels': [lo, hi] or 'high-byte',
+        'extra_channels': 'drop', 'pages': 'first'
     classes : pins class ids in this order; classes not named come last
     splits : name -> {'folder' | 'from' and 'fraction', 'variants', 'transforms'}; left out: every split that is found
 
@@ -273,6 +307,7 @@ class Recipe(_Part):
             recipe = cls.from_dict(opened.snapshot.recipe)
             for name, table in opened.splits.items():
                 stored = stored_rendering(opened.tensors(name).attributes)
+                stored = replace(stored, admitted=tuple(recipe.decode.admitted.items()))
                 recipe._stored[name] = stored, (table.mean, table.std)
         return recipe
 
@@ -292,7 +327,7 @@ class Recipe(_Part):
             if split.transforms is None:
                 continue
             place = f"splits.{name}.transforms"
-            transforms, more = augment.resolve(split.transforms, place)
+            transforms, more = augment.resolve(filled_in(split.transforms, self.size, place), place)
             notes += more
             kept, tail = _take_tail(transforms, place, channels, notes)
             splits[name] = split.model_copy(update={"transforms": kept})
@@ -370,15 +405,19 @@ class Recipe(_Part):
             whole[name] = values
         return self._with(splits=whole)
 
+    def open_splits(self) -> list[str] | None:
+        """The splits whose folders SOURCE decides; None: all that it has."""
+        if self.splits is None:
+            return None
+        return [name for name, split in self.splits.items() if split.folder is None and split.from_ is None]
+
     def is_default(self) -> bool:
         """Whether every split is what a recipe without `splits` gives; new split folders then join by themselves."""
-        folders = {name: name for name in SPLIT_NAMES}
-        if self.splits is not None and set(self.splits) == {"train"} and self.splits["train"].folder == ".":
-            folders = {"train": "."}
+        whole = self.splits is not None and set(self.splits) == {"train"} and self.splits["train"].folder == "."
         default = self.default_split()
         return all(
-            name in folders
-            and split.folder in (None, folders[name])
+            name in SPLIT_NAMES
+            and (whole or split.folder is None or split_of(split.folder) == name)
             and split.from_ is None
             and split.variants == 1
             and split.transforms in (None, default)
@@ -425,7 +464,7 @@ class Recipe(_Part):
             "dtype": self.dtype,
             "normalize": normalize.model_dump(mode="json") if isinstance(normalize, MeanStd) else normalize,
             "seed": self.seed,
-            "decode": self.decode.model_dump(mode="json"),
+            "decode": self.decode.model_dump(mode="json", exclude_none=True),
             "classes": None if self.classes is None else list(self.classes),
             "splits": splits,
         }
@@ -456,6 +495,8 @@ class Recipe(_Part):
             reduced=self.decode.reduced,
             engine=engine,
             probe=probe,
+            window=self.decode.window,
+            admitted=tuple(self.decode.admitted.items()),
         )
 
     def render(
@@ -497,7 +538,7 @@ def load_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     what = f"recipe {os.fspath(path)!r}"
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
+        values = yaml.load(layout.given_path(path).read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
         hint = "; decant init SOURCE writes one" if isinstance(error, FileNotFoundError) else ""
         raise RecipeError(f"{what} cannot be read: {error.strerror}{hint}") from None
@@ -645,7 +686,13 @@ def _plain_split(split: SplitRecipe) -> dict[str, Any]:
     return origin | {"variants": split.variants, "transforms": split.transforms}
 
 
-_CHOICES = {"normalize": ["dataset", "imagenet"], "channels": ["rgb", "gray"], "dtype": ["float16", "uint8"]}
+_CHOICES = {
+    "normalize": ["dataset", "imagenet"],
+    "channels": ["rgb", "gray"],
+    "dtype": ["float16", "uint8"],
+    "decode.extra_channels": ["drop"],
+    "decode.pages": ["first"],
+}
 
 
 def _complaint_of(error: ValidationError, values: Mapping[str, Any]) -> str:

@@ -3,7 +3,9 @@
 A renderer belongs to one thread: it keeps its buffers, so that a million images allocate once.
 """
 
+import contextlib
 import importlib
+import inspect
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -18,15 +20,11 @@ from cache_store.normalise import normalisation_table
 from preprocess.augment import Pipeline, random_state
 from preprocess.clock import DECODE, READ, RENDER, StageClock
 from preprocess.errors import SourceError, UsageError
+from preprocess.readers import DECODERS
 from preprocess.rendering import Rendering, Statistics
 
 DECODER = "preprocess.decode:decode"
 """Import path of the function that decodes, with the signature of `decode.decode`."""
-
-DECODERS = ("opencv", "nvjpeg")
-"""Names for the values of the manifest's column `decoder`."""
-
-_OPENCV = DECODERS.index("opencv")
 
 _REASON_LENGTH = 300
 
@@ -61,7 +59,7 @@ class Rendered:
     ----------
     planes : uint8 (C, H, W), valid until the next one is asked for
     source_hw : height and width of the source, upright
-    decoder : place in `DECODERS`
+    decoder : place in `readers.DECODERS`
     """
 
     place: int
@@ -129,7 +127,7 @@ class Renderer:
     ----------
     rendering : its statistics may be open; `pixels` needs none
     decoder : import path of the decode function
-    max_pixels : cap on a source's size
+    max_pixels : cap on a source's size, and on what transforms make of it; the rendering's own size is always allowed
     clock : told which stage `render` is at
     """
 
@@ -142,10 +140,10 @@ class Renderer:
     ) -> None:
         self.rendering = rendering
         self._clock = clock or StageClock()
-        self._decode = resolve_decoder(decoder)
+        self._decode = decoder_of(rendering, decoder)
         self._max_pixels = max_pixels
         self._reduce_to = rendering.size_hw if rendering.reduced else None
-        self._pipeline = Pipeline(rendering.transforms)
+        self._pipeline = Pipeline(rendering.transforms, max(max_pixels, rendering.pixels))
         self._planes = np.empty(rendering.shape, np.uint8)
         statistics = rendering.statistics
         self._normalise = Normaliser(statistics, rendering.shape) if statistics else None
@@ -164,11 +162,12 @@ class Renderer:
                 data = file.read()
                 self._clock.enter(DECODE)
                 decoded = self.decode(data)
+                decoder = DECODERS.index(decoded.reader)
                 for variant in file.variants:
                     begin(file.place)  # each variant is allowed its time
                     self._clock.enter(RENDER)
                     planes = to_planes(self.pixels(decoded.image, file.digest, variant), self._planes)
-                    yield Rendered(file.place, variant, planes, decoded.source_hw, _OPENCV)
+                    yield Rendered(file.place, variant, planes, decoded.source_hw, decoder)
             except SourceError as error:
                 yield Finished(file.place, error)
             else:
@@ -199,15 +198,20 @@ class Renderer:
         """Whether nothing can be rendered any more in this process: never without a device."""
         return False
 
-    def decode(self, data: bytes) -> Any:
+    def decode(self, data: bytes, reader: str | None = None) -> Any:
         """A `decode.Decoded` whose image is read-only, so that no variant sees what another one did.
+
+        Parameters
+        ----------
+        reader : as for `decode.decode`, for files that were read in a former way; None for a decoder of the user's
 
         Raises
         ------
         SourceError : not an image, damaged, or over the cap
         """
+        how = {} if reader is None else {"reader": reader}
         decoded = self._decode(
-            data, channels=self.rendering.channels, max_pixels=self._max_pixels, reduce_to=self._reduce_to
+            data, channels=self.rendering.channels, max_pixels=self._max_pixels, reduce_to=self._reduce_to, **how
         )
         decoded.image.flags.writeable = False
         return decoded
@@ -239,6 +243,8 @@ def short_of_memory(error: Exception) -> bool:
 
 def refused(error: Exception) -> SourceError:
     """What a transform raised, as the reason why an image cannot be used."""
+    if isinstance(error, SourceError):
+        return error
     if short_of_memory(error):
         return SourceError("memory", "not enough memory to render it")
     text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -292,6 +298,37 @@ def to_planes(pixels: np.ndarray, out: np.ndarray) -> np.ndarray:
     else:
         cv2.split(pixels, list(out))
     return out
+
+
+def decoder_of(rendering: Rendering, path: str) -> Callable[..., Any]:
+    """The function that decodes, told what the rendering asks of it beyond what every decoder takes.
+
+    Raises
+    ------
+    UsageError : there is no such function, or it does not take what the recipe says
+    """
+    function, arguments = resolve_decoder(path), rendering.decode_arguments
+    if not arguments:
+        return function
+    taken = inspect.signature(function).parameters.values()
+    for name in arguments:
+        if not any(parameter.name == name or parameter.kind == parameter.VAR_KEYWORD for parameter in taken):
+            raise UsageError(
+                f"decoder {path!r}: takes no argument {name!r}, which the recipe's decode.{name} is for; add it to the "
+                "function, or leave the key out"
+            )
+    return partial(function, **arguments)
+
+
+@contextlib.contextmanager
+def opencv_as_in_a_worker() -> Iterator[None]:
+    """Turns on, for the block, OpenCV's one switch that changes pixels: the script of this process may have it off."""
+    was_on = cv2.useOptimized()
+    cv2.setUseOptimized(True)
+    try:
+        yield
+    finally:
+        cv2.setUseOptimized(was_on)
 
 
 def resolve_decoder(path: str) -> Callable[..., Any]:

@@ -1,6 +1,6 @@
 """What fixes the pixels of a split, as a frozen value with two identities."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,10 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """mean and std in 0..1, one value a channel."""
 
 
+ADMIT_ALL = (("levels", "high-byte"), ("extra_channels", "drop"), ("pages", "first"))
+"""`Rendering.admitted` for images that a build has taken before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rendering:
     """All that turns an encoded image into a stored tensor.
@@ -34,6 +38,9 @@ class Rendering:
     reduced : JPEG DCT scaling for sources far larger than the target
     engine, probe : what renders (one of `IN_WORDS`), and the digest of what it makes of the built-in pictures
     mean, std : baked in; None for uint8, and while the statistics are unknown
+    window : lowest and highest of the 16-bit values that become 0..255; None: none
+    admitted : key and value of what is said to the decoder of images that it would refuse otherwise. No part of the
+        identity: other images have the same pixels without
     """
 
     size_hw: tuple[int, int]
@@ -46,6 +53,13 @@ class Rendering:
     probe: str
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    window: tuple[int, int] | None = None
+    admitted: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+
+    @property
+    def decode_arguments(self) -> dict[str, Any]:
+        """Arguments for the decoder beyond those that it always has; most recipes have none."""
+        return dict(self.admitted) | ({} if self.window is None else {"levels": self.window})
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -84,7 +98,7 @@ class Rendering:
             "channels": self.channels,
             "transforms": list(self.transforms),
             "seed": self.seed,
-            "decode": {"reduced": self.reduced},
+            "decode": {"reduced": self.reduced} | ({} if self.window is None else {"levels": list(self.window)}),
             "engine": self.engine,
             "probe": self.probe,
         }

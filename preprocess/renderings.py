@@ -1,19 +1,23 @@
 """Renderings as a cache keeps them, and one image rendered outside of a build."""
 
 import os
+import warnings
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cache_store import layout
 from cache_store.canonical import DIGEST_BYTES, digest_of
 from cache_store.normalise import normalisation_table, normalise
 from preprocess.chance import draws
 from preprocess.errors import RecipeError, SourceError, UsageError
-from preprocess.rendering import OPENCV, Rendering, Statistics
+from preprocess.read import most_bytes, refuse_too_large, reported
+from preprocess.rendering import ADMIT_ALL, OPENCV, Rendering, Statistics
 
 if TYPE_CHECKING:
+    from preprocess.engines import AnyRenderer
     from preprocess.recipe import Recipe
 
 
@@ -30,6 +34,7 @@ def stored_rendering(attributes: Mapping[str, Any]) -> Rendering:
         reduced=described["decode"]["reduced"],
         engine=described["engine"],
         probe=described["probe"],
+        window=tuple(described["decode"]["levels"]) if "levels" in described["decode"] else None,
     )
     return rendering.with_statistics(statistics if statistics[0] is not None else None)
 
@@ -44,6 +49,7 @@ def render_one(
 ) -> np.ndarray:
     """See `Recipe.render`."""
     from preprocess.engines import renderer_of
+    from preprocess.render import opencv_as_in_a_worker
 
     if variant < 0:
         raise UsageError(f"variant: 0 or more expected, found {variant}")
@@ -70,13 +76,32 @@ def render_one(
             )
         digest = given or bytes(DIGEST_BYTES)
     else:
-        data = bytes(image) if isinstance(image, (bytes, bytearray, memoryview)) else _read(image)
+        data = image if isinstance(image, (bytes, bytearray, memoryview)) else _read(image, recipe.max_pixels)
+        data = bytes(data)
         digest = digest_of(data)
         if given not in (None, digest):
             raise UsageError(f"digest: that of the file is {digest.hex()}, found {given.hex()}; a file needs none")
-        decoded = renderer.decode(data).image
-    planes = np.ascontiguousarray(renderer.pixels(decoded, digest, variant).transpose(2, 0, 1))
+        with opencv_as_in_a_worker():
+            decoded = _decoded(renderer, data, max_pixels=recipe.max_pixels, from_cache=stored is not None)
+    with opencv_as_in_a_worker():
+        planes = np.ascontiguousarray(renderer.pixels(decoded, digest, variant).transpose(2, 0, 1))
     return planes if rendering.dtype == "uint8" else normalise(planes, normalisation_table(*statistics))
+
+
+def _decoded(renderer: "AnyRenderer", data: bytes, *, max_pixels: int, from_cache: bool) -> Any:
+    """The image of a file; with a warning, one that builds take no more but the cache may hold from former ones."""
+    from preprocess.engines import renderer_of
+
+    try:
+        return renderer.decode(data).image
+    except SourceError as error:
+        if not from_cache:
+            raise
+        admitting = renderer_of(replace(renderer.rendering, admitted=ADMIT_ALL), max_pixels=max_pixels)
+        decoded = admitting.decode(data).image
+        message = f"an image that builds leave out by now is rendered as before: {error.reason}"
+        warnings.warn(message, UserWarning, stacklevel=4)
+        return decoded
 
 
 def _as_pixels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -97,13 +122,16 @@ def _as_digest(digest: bytes | str) -> bytes:
     return given
 
 
-def _read(path: Any) -> bytes:
+def _read(path: Any, max_pixels: int) -> bytes:
     if not isinstance(path, (str, os.PathLike)):
         raise UsageError(
             "image: a path, the bytes of a file, or its pixels as uint8 (H, W, C) expected, found "
             f"{type(path).__name__}; of a PIL image: numpy.asarray(image.convert('RGB'))"
         )
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise SourceError("read", f"{os.fspath(path)!r}: {error.strerror}") from error
+        with reported():
+            found = layout.given_path(path)
+            refuse_too_large(found.stat().st_size, most_bytes(max_pixels))
+            return found.read_bytes()
+    except SourceError as error:
+        raise SourceError(error.stage, f"{os.fspath(path)!r}: {error.reason}") from error

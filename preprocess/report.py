@@ -41,8 +41,13 @@ class BuildReport:
     cache_bytes : size of the cache's shards and tables that the snapshot uses
     peak_bytes, free_bytes : dry run: largest size on disk while building, against free space
     estimated_s : dry run: time, from rendered samples
+    read_formerly : way of reading (`readers.DECODERS`) -> number of images that would be read in this way now, while
+        an earlier version of decant has read their tensors differently
     reclaimable_bytes : what `gc` would free
     departures : what differs from the expected, a line each
+    class_counts : class, in the order of their ids -> images in all splits
+    unlabelled : splits whose images have no class: their labels are -1
+    shift : class ids that mean another class than before, one line; empty if none does
     """
 
     cache: str
@@ -69,20 +74,23 @@ class BuildReport:
     free_bytes: int = 0
     estimated_s: float = 0.0
     reclaimable_bytes: int = 0
+    read_formerly: dict[str, int] = field(default_factory=dict)
     departures: list[str] = field(default_factory=list)
+    class_counts: dict[str, int] = field(default_factory=dict)
+    unlabelled: list[str] = field(default_factory=list)
+    shift: str = ""
 
     def to_json(self) -> str:
         """All fields as one JSON object."""
         return json.dumps(asdict(self), indent=2)
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
+        lines = self._dry_run_lines() if self.dry_run else self._lines()
+        return "\n".join([self.shift, *lines] if self.shift else lines)
 
     def _lines(self) -> list[str]:
-        if self.dry_run:
-            return self._dry_run_lines()
         head = f"up to date: snapshot {self.snapshot}" if self.up_to_date else f"built snapshot {self.snapshot}"
-        lines = [f"{head} of {self.cache}", f"  samples    {self._counts()}, {self.classes} classes"]
+        lines = [f"{head} of {self.cache}", *self._sample_lines()]
         if not self.up_to_date:
             anew = f", {self.normalised:,} of them normalised anew" if self.normalised else ""
             lines.append(f"  variants   {self.rendered:,} rendered, {self.reused:,} reused{anew}")
@@ -93,30 +101,53 @@ class BuildReport:
             lines.append(f"  workers at {', '.join(f'{stage} {share:.0%}' for stage, share in parts)}")
         free = f"; decant gc would free {in_units(self.reclaimable_bytes)}" if self.reclaimable_bytes else ""
         lines.append(f"  on disk    {in_units(self.cache_bytes)}{free}")
-        lines += self._failure_lines() + [f"  note       {text}" for text in self.departures]
-        lines += ["", "To train from it:", *(f"    {line}" for line in self.loading_lines())]
+        lines += self._failure_lines() + self._note_lines()
+        split = self._split_to_train()
+        if split in self.unlabelled:
+            lines += ["", *textwrap.wrap(self._how_to_label(split), _COLUMNS)]
+        else:
+            lines += ["", "To train from it:", *(f"    {line}" for line in self.loading_lines())]
         return [*lines, "", *textwrap.wrap(self.advice, _COLUMNS)] if self.advice else lines
 
     def loading_lines(self) -> list[str]:
-        """Three lines of Python that load the first split."""
-        split = next(iter(self.samples), "train")
+        """Three lines of Python that load the first split, or the first one with labels."""
+        split = self._split_to_train()
         return [
             "from loaders import CachedDataset",
             "from torch.utils.data import DataLoader",
             f"loader = DataLoader(CachedDataset({self.cache!r}, split={split!r}), batch_size=256, shuffle=True)",
         ]
 
+    def _split_to_train(self) -> str:
+        labelled = [name for name in self.samples if name not in self.unlabelled]
+        return "train" if "train" in self.samples else next(iter([*labelled, *self.samples]), "train")
+
+    def _how_to_label(self, split: str) -> str:
+        return (
+            f"The images of split {split!r} have no labels: each is -1, which a loss refuses as out of bounds. Either "
+            "put the images into a folder for each class and build again, which renders nothing anew; or give "
+            f"CachedDataset({self.cache!r}, split={split!r}, targets=…) a tensor, an array or a dict by path."
+        )
+
     def _dry_run_lines(self) -> list[str]:
-        fits = "fits" if self.peak_bytes <= self.free_bytes else "DOES NOT FIT"
+        free = f"; decant gc would free {in_units(self.reclaimable_bytes)}" if self.reclaimable_bytes else ""
+        fits = "fits" if self.peak_bytes <= self.free_bytes else f"DOES NOT FIT{free}"
         lines = [
             f"dry run, nothing was written to {self.cache}",
-            f"  samples    {self._counts()}, {self.classes} classes",
+            *self._sample_lines(),
             f"  variants   {self.rendered:,} to render, {self.reused:,} in the cache already",
             f"  on disk    {in_units(self.peak_bytes)} more at its peak, {in_units(self.free_bytes)} free: {fits}",
             f"  time       about {self.estimated_s:.0f} s, from rendered samples",
             f"  engine     {engines_in_words(self.engines)}",
         ]
-        return lines + self._failure_lines() + [f"  note       {text}" for text in self.departures]
+        return lines + self._failure_lines() + self._note_lines()
+
+    def _note_lines(self) -> list[str]:
+        return [f"  note       {text}" for text in self.departures if text != self.shift]
+
+    def _sample_lines(self) -> list[str]:
+        lines = [f"  samples    {self._counts()}, {self.classes} classes"]
+        return lines + ([f"  classes    {classes_in_words(self.class_counts)}"] if self.class_counts else [])
 
     def _counts(self) -> str:
         parts = []
@@ -148,6 +179,16 @@ class BuildReport:
 def printable(name: str) -> str:
     """A file name on one line, whatever bytes it is made of."""
     return name if name.isprintable() else repr(name)
+
+
+def classes_in_words(counts: Mapping[str, int]) -> str:
+    """The first and last few classes, with how many images each has.
+
+    >>> classes_in_words({name: place for place, name in enumerate("abcdefgh")})
+    'a 0, b 1, c 2, …, g 6, h 7'
+    """
+    shown = [f"{printable(name)} {count:,}" for name, count in counts.items()]
+    return ", ".join(shown if len(shown) <= 6 else [*shown[:3], "…", *shown[-2:]])
 
 
 def engines_in_words(engines: Mapping[str, str]) -> str:

@@ -2,16 +2,16 @@
 
 import json
 import os
+import sys
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cache_store import durable, layout
-from cache_store.canonical import digest_of
 from cache_store.errors import CacheStoreError
 from cache_store.shard import CHECKSUM_BYTES, ShardWriter, checksum
 from cache_store.shard_check import ShardState, check_shard
@@ -21,19 +21,22 @@ from cache_store.wary import RegularFile, Unreadable, read_metadata
 from preprocess import environment, probe
 from preprocess.engines import AnyRenderer, renderer_of
 from preprocess.errors import PreprocessError, SourceError
-from preprocess.read import read_source
-from preprocess.render import Normaliser, to_planes
+from preprocess.read import hash_source, read_source
+from preprocess.render import DECODER, Normaliser, opencv_as_in_a_worker, to_planes
+from preprocess.rendering import ADMIT_ALL
 from preprocess.renderings import stored_rendering
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What belongs into one slot; `paths` are those that any snapshot knows the source by, newest first."""
+    """What belongs into one slot; `paths` are those that any snapshot knows the source by, newest first, `reader` is
+    the way that it was read."""
 
     checksum: int
     digest: bytes
     variant: int
     paths: list[str]
+    reader: str
 
 
 @dataclass(slots=True)
@@ -100,7 +103,8 @@ def _wanted(found: Survey, tensors_id: str, array: ArrayLayout, states: dict[int
                 if name not in known:
                     known.append(name)
                 slot, value = int(table["slot"][row, variant]), int(table["checksum"][row, variant])
-                wanted.setdefault(slot, _Wanted(value, digest, variant, known))
+                reader = table.decoders[int(table["decoder"][row, variant])]
+                wanted.setdefault(slot, _Wanted(value, digest, variant, known, reader))
     return wanted
 
 
@@ -112,20 +116,23 @@ class _Artist:
         self._renderer: AnyRenderer | None = None
         self._normalise: Normaliser | None = None
         self._attributes: dict[str, Any] = {}
-        self._decoded: tuple[bytes, Any] = b"", None
+        self._decoded: tuple[tuple[bytes, str], Any] = (b"", ""), None
         self._decoder = decoder
         self._why = ""
         try:
             path = layout.tensors_dir(cache, tensors_id) / layout.METADATA
             self._attributes = json.loads(read_metadata(path))["attributes"]
             rendering = stored_rendering(self._attributes)
-            self._renderer = renderer_of(rendering, decoder)
+            if decoder == DECODER:  # what is in the tensors was admitted, whatever recipe did that
+                rendering = replace(rendering, admitted=ADMIT_ALL)
+            self._renderer = renderer_of(rendering, decoder, sys.maxsize)  # whatever the cap was, they were rendered
             self._planes = np.empty(rendering.shape, np.uint8)
             if rendering.statistics is not None:
                 self._normalise = Normaliser(rendering.statistics, rendering.shape)
         except (Unreadable, PreprocessError, ValueError, LookupError, TypeError) as error:
             self._why = f"the rendering of tensors {tensors_id[:8]} is not known ({error})"
 
+    @opencv_as_in_a_worker()
     def chunk(self, wanted: _Wanted) -> tuple[bytes | None, str]:
         """The chunk, or why there is none."""
         if self._renderer is None:
@@ -133,7 +140,7 @@ class _Artist:
         if self._source is None:
             return None, "SOURCE is not known: run decant repair SOURCE CACHE with the folder of images"
         try:
-            if self._decoded[0] != wanted.digest:
+            if self._decoded[0] != (wanted.digest, wanted.reader):
                 data = self._find(wanted)
                 if data is None:
                     known = ", ".join(map(repr, wanted.paths[:3]))
@@ -141,7 +148,8 @@ class _Artist:
                         None,
                         f"SOURCE has no file of this content any more ({known}): build again to use what it has",
                     )
-                self._decoded = wanted.digest, self._renderer.decode(data).image
+                reader = wanted.reader if self._decoder == DECODER else None  # a user's decoder has one way alone
+                self._decoded = (wanted.digest, wanted.reader), self._renderer.decode(data, reader).image
             pixels = self._renderer.pixels(self._decoded[1], wanted.digest, wanted.variant)
         except SourceError as error:
             return None, f"this environment cannot render it ({error})"
@@ -152,12 +160,12 @@ class _Artist:
     def _find(self, wanted: _Wanted) -> bytes | None:
         assert self._source is not None
         for path in wanted.paths:
-            try:
-                data, _ = read_source(os.path.join(os.fsencode(self._source), os.fsencode(path)))
+            name = os.path.join(os.fsencode(self._source), os.fsencode(path))
+            try:  # whatever has come in its place is not taken into memory
+                if hash_source(name, sys.maxsize)[0] == wanted.digest:
+                    return read_source(name, sys.maxsize)[0]
             except SourceError:
                 continue
-            if digest_of(data) == wanted.digest:
-                return data
         return None
 
     def _other_pixels(self) -> str:

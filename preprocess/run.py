@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -19,6 +19,7 @@ from preprocess.jobs import Done, Failure, Files, Hashed, Job, NormaliseJob, Rea
 from preprocess.paths import by_checksum
 from preprocess.pipeline import WorkerPool
 from preprocess.plan import REMEMBERED_STAGES, Plan
+from preprocess.read import most_bytes
 from preprocess.rendering import OPENCV, Rendering
 from preprocess.scan import Tally
 from preprocess.statistics import exact_statistics, statistics_split
@@ -79,7 +80,8 @@ def hash_first(plan: Plan, known_sizes: np.ndarray, threads: int, stall_s: float
         return 0
     progress.stage("hash", len(numbers))
     root = os.fsencode(plan.source)
-    answer = hash_files(Files(root, sources.paths, numbers), threads, stall_s, progress.update)
+    most = most_bytes(plan.recipe.max_pixels)
+    answer = hash_files(Files(root, sources.paths, numbers), threads, stall_s, progress.update, most)
     sources.take(numbers, answer)
     for place, failure in answer.failures.items():
         sources.failures[int(numbers[place])] = failure
@@ -200,11 +202,12 @@ class Run:
             even = -(-count // self.workers) * self.workers
             count = max(least, min(even, -(-len(order) // _LEAST_IMAGES_A_JOB)))
         size = -(-len(order) // count) if count else 1
-        jobs = []
+        jobs, most = [], most_bytes(self.plan.recipe.max_pixels)
         for start in range(0, len(order), size):
             items = order[start : start + size]
             files = Files(root, paths, items)
-            jobs.append(ReadJob(self.new_job_id(), rendering, items, files, variants, slots, in_batches=in_batches))
+            job = ReadJob(self.new_job_id(), rendering, items, files, variants, slots, in_batches=in_batches)
+            jobs.append(replace(job, max_bytes=most))
         return jobs
 
     # -- what the pool tells ------------------------------------------------------------------------------------------

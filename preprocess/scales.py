@@ -10,13 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cache_store.manifest import SplitTable
+from cache_store.manifest import Snapshot, SplitTable
 from preprocess.augment import Pipeline, random_state
 from preprocess.decisions import Shape, Step
+from preprocess.plan import Plan
 from preprocess.rendering import Rendering
 
 MOST = 10_000
 """Variants of a split whose draws are made again; of more, so many evenly spread ones."""
+
+_FEW = 200
+_MUCH = 2.0
+"""So many times as long in the median is worth a word."""
 
 AS_IS = 0.01
 """Factors this close to 1 count as neither enlarged nor shrunk."""
@@ -47,14 +52,30 @@ class Scales:
         return enlarged, len(self.factors) - enlarged - shrunk, shrunk
 
 
-def scales(table: SplitTable, rendering: Rendering) -> Scales:
+def enlarged(snapshot: Snapshot, plan: Plan) -> list[str]:
+    """A line for each split whose images are mostly stored much larger than they are, from a few of them."""
+    lines = []
+    for name, table in snapshot.splits.items():
+        factors = scales(table, plan.renderings[name], _FEW).factors
+        if not len(factors) or np.median(factors) < _MUCH:
+            continue
+        share = float((factors > 1 + AS_IS).mean())
+        size = "x".join(str(max(1, round(side / np.median(factors)))) for side in plan.recipe.size)
+        lines.append(
+            f"split {name!r}: {'all' if share == 1 else f'{share:.0%} of the'} images are enlarged, in the median "
+            f"{np.median(factors):.1f} times a side: that adds bytes, not detail; size {size} is about what they have"
+        )
+    return lines
+
+
+def scales(table: SplitTable, rendering: Rendering, most: int = MOST) -> Scales:
     """Draw the decisions of a split's variants again, and see what they do to the length of a side.
 
     Where the sides of an image are scaled differently, the factor is the geometric mean of the two. Perspective, and
     what depends on pixels, counts as 1.
     """
     total = len(table) * table.variants
-    chosen = np.linspace(0, total - 1, min(total, MOST)).astype(np.int64)
+    chosen = np.linspace(0, total - 1, min(total, most)).astype(np.int64)
     samples, variants = np.divmod(chosen, max(table.variants, 1))
     pipeline, untold = _told(rendering.transforms)
     factors = np.full(len(chosen), np.nan)

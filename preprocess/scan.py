@@ -10,6 +10,7 @@ import itertools
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from preprocess.errors import UsageError
-from preprocess.header import IMAGE_EXTENSIONS
+from preprocess.header import HEIC_EXTENSIONS, IMAGE_EXTENSIONS
+from preprocess.names import junk_of
 from preprocess.paths import Paths
-from preprocess.recipe import SPLIT_NAMES, Recipe
+from preprocess.recipe import Recipe
 
 STAT = np.dtype([("size", "<i8"), ("mtime_ns", "<i8"), ("ctime_ns", "<i8"), ("inode", "<i8")])
 """What tells an unchanged file; size is -1 where the file could not be looked at."""
@@ -60,6 +62,8 @@ class SplitScan:
     class_names : the class folders, sorted; None for a flat folder
     class_index : int64 (n,), place in `class_names`; -1 in a flat folder
     stats : `STAT` (n,)
+    nested : class -> the folders directly in it below which images lie; of classes that have such folders
+    nested_alone : those of them that hold no image beside these folders
     """
 
     name: str
@@ -68,6 +72,14 @@ class SplitScan:
     class_names: list[str] | None
     class_index: np.ndarray
     stats: np.ndarray
+    nested: dict[str, list[str]] = field(default_factory=dict)
+    nested_alone: set[str] = field(default_factory=set)
+
+    def class_counts(self) -> dict[str, int]:
+        """Images of each class folder, empty ones included; none in a flat folder."""
+        names = self.class_names or []
+        counts = np.bincount(self.class_index, minlength=len(names)).tolist() if names else []
+        return dict(zip(names, counts, strict=True))
 
 
 @dataclass(slots=True)
@@ -82,6 +94,10 @@ class Scan:
     loops : symbolic links that lead back into themselves
     unreadable : folder -> why it cannot be listed
     unused_folders : folders in SOURCE that belong to no split
+    empty_folders : those beside the splits that were found to hold no image
+    beside : images in SOURCE itself, beside the folders of splits
+    junk : what file servers, desktops and editors leave: name -> how often it was passed over
+    undecodable : images of a format that decant does not decode, by their extension
     """
 
     splits: dict[str, SplitScan]
@@ -92,19 +108,10 @@ class Scan:
     loops: list[str]
     unreadable: dict[str, str]
     unused_folders: list[str]
-
-
-def propose_splits(source: Path) -> list[tuple[str, str]]:
-    """(split, folder) as SOURCE suggests: its folders if all of them have split names, otherwise SOURCE as `train`.
-
-    Raises
-    ------
-    UsageError : SOURCE does not exist or is not a folder
-    """
-    names = _folders_in(source)
-    if names and set(names) <= set(SPLIT_NAMES):
-        return [(name, name) for name in SPLIT_NAMES if name in names]
-    return [("train", ".")]
+    empty_folders: list[str] = field(default_factory=list)
+    beside: Tally = field(default_factory=Tally)
+    junk: Counter[str] = field(default_factory=Counter)
+    undecodable: Tally = field(default_factory=Tally)
 
 
 def scan(source: Path, recipe: Recipe) -> Scan:
@@ -120,15 +127,71 @@ def scan(source: Path, recipe: Recipe) -> Scan:
             result.splits[name] = _scan_split(source, name, split.folder, result)
     if not any(len(split.paths) for split in result.splits.values()):
         unreadable = [f"; {folder!r}: {why}" for folder, why in result.unreadable.items()]
+        skipped = f"{result.other.count} other and {result.hidden.count} hidden files"
+        if result.undecodable.count:
+            skipped = f"{result.undecodable.count} HEIC images, which decant does not decode, {skipped}"
         raise UsageError(
             f"SOURCE {str(source)!r} holds no image: files with these extensions are looked for: "
             f"{' '.join(sorted(IMAGE_EXTENSIONS))}; "
-            f"found {result.other.count} other and {result.hidden.count} hidden files{''.join(unreadable[:_EXAMPLES])}"
+            f"found {skipped}{''.join(unreadable[:_EXAMPLES])}"
         )
     used = {Path(split.folder).parts[0] if split.folder != "." else "." for split in result.splits.values()}
     if "." not in used:
-        result.unused_folders = sorted(set(_folders_in(source)) - used)
+        above = Scan({}, 0, Tally(), Tally(), Tally(), [], {}, [], junk=result.junk)
+        direct, folders = _Walk(source, "", above).list_folder("", ())
+        for path, _ in sorted(direct):
+            result.beside.add(path)
+        result.unused_folders = sorted(set(folders) - used)
     return result
+
+
+def folders_in(source: Path) -> list[str]:
+    """Names of the folders in SOURCE, sorted; without hidden ones and junk.
+
+    Raises
+    ------
+    UsageError : SOURCE does not exist or is not a folder
+    """
+    return sorted(
+        entry.name
+        for entry in _entries(source)
+        if not entry.name.startswith(".") and not junk_of(entry.name) and not _why_no_folder(entry)
+    )
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether an image lies in a folder or below it; the look ends at the first one."""
+    seen: set[tuple[int, int]] = set()
+    open_folders = [os.fspath(folder)]
+    while open_folders:
+        current = open_folders.pop()
+        here = _identity(current)
+        if here in seen:
+            continue
+        seen.add(here)
+        try:
+            with os.scandir(current) as entries:
+                for entry in entries:
+                    if entry.name[0] == ".":
+                        continue
+                    if not _why_no_folder(entry):
+                        if not junk_of(entry.name):
+                            open_folders.append(entry.path)
+                    elif _extension(entry.name) in IMAGE_EXTENSIONS:
+                        return True
+        except OSError:
+            continue  # what cannot be listed shows no image; it is named as a folder beside the splits
+    return False
+
+
+def check_folder(source: Path) -> None:
+    """Refuse a SOURCE that is no folder.
+
+    Raises
+    ------
+    UsageError : SOURCE does not exist, is not a folder or cannot be listed
+    """
+    _entries(source)
 
 
 def signature(source: Path) -> tuple[bytes, int]:
@@ -163,8 +226,13 @@ def class_table(scan: Scan, pinned: Sequence[str] | None) -> list[str]:
 
 
 def stat_of(result: os.stat_result) -> _Stat:
-    """The fields of `STAT` out of an os.stat_result."""
-    return result.st_size, result.st_mtime_ns, result.st_ctime_ns, _signed(result.st_ino)
+    """The fields of `STAT` out of an os.stat_result; a time that int64 cannot hold is the nearest that it can."""
+    return result.st_size, _clamped(result.st_mtime_ns), _clamped(result.st_ctime_ns), _signed(result.st_ino)
+
+
+def _clamped(time_ns: int) -> int:
+    """Nanoseconds in int64 end in the years 1677 and 2262; file systems and `touch` know others."""
+    return min(max(time_ns, -(1 << 63)), (1 << 63) - 1)
 
 
 def _signed(inode: int) -> int:
@@ -184,10 +252,6 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise UsageError(f"SOURCE {str(folder)!r} cannot be listed: {error.strerror}") from None
 
 
-def _folders_in(source: Path) -> list[str]:
-    return [entry.name for entry in _entries(source) if not entry.name.startswith(".") and not _why_no_folder(entry)]
-
-
 def _why_no_folder(entry: os.DirEntry[str]) -> str:
     """Empty for a folder or a link to one; otherwise 'no folder', or why that cannot be told."""
     try:
@@ -199,7 +263,7 @@ def _why_no_folder(entry: os.DirEntry[str]) -> str:
 def _scan_split(source: Path, name: str, folder: str, result: Scan) -> SplitScan:
     root = source / folder
     if not root.is_dir():
-        there = ", ".join(sorted(_folders_in(source))) or "none"
+        there = ", ".join(folders_in(source)) or "none"
         raise UsageError(
             f"split {name!r}: there is no folder {folder!r} in SOURCE {str(source)!r}; folders there: {there}"
         )
@@ -208,15 +272,26 @@ def _scan_split(source: Path, name: str, folder: str, result: Scan) -> SplitScan
     direct, class_folders = top.list_folder("", (_identity(root),))
     class_names = sorted(class_folders)
     columns = _Columns()
+    nested: dict[str, list[str]] = {}
+    alone = set()
     for index, class_name in enumerate(class_names):
-        for _, files in sorted(top.walk(class_name, (_identity(root),))):
+        found = sorted(top.walk(class_name, (_identity(root),)))
+        for _, files in found:
             columns.extend(sorted(files), index)
+        below = {place.split("/", 2)[1] for place, files in found if files and place != class_name}
+        if below:
+            nested[class_name] = sorted(below)
+            if not found[0][1]:  # the class folder itself comes first
+                alone.add(class_name)
     if direct and not len(columns):
         columns.extend(sorted(direct), -1)
+        result.empty_folders += [prefix + each for each in class_names]
         return columns.split(name, folder, None)
     for path, _ in sorted(direct):
         result.loose.add(path)
-    return columns.split(name, folder, class_names)
+    split = columns.split(name, folder, class_names)
+    split.nested, split.nested_alone = nested, alone
+    return split
 
 
 class _Columns:
@@ -275,13 +350,21 @@ class _Walk:
                     name = entry.name
                     if name[0] == ".":
                         self._result.hidden.add(place + name)
+                        if junk := junk_of(name):
+                            self._result.junk[junk] += 1
                         continue
                     why = _why_no_folder(entry)
                     if not why:
-                        folders.append(name)
-                    elif name[name.rfind(".") :].lower() not in IMAGE_EXTENSIONS:
-                        if why == "no folder":
-                            self._result.other.add(place + name)
+                        if junk := junk_of(name):
+                            self._result.junk[junk] += 1
+                        else:
+                            folders.append(name)
+                    elif _extension(name) not in IMAGE_EXTENSIONS:
+                        if junk := junk_of(name):
+                            self._result.junk[junk] += 1
+                        elif why == "no folder":
+                            undecodable = _extension(name) in HEIC_EXTENSIONS
+                            (self._result.undecodable if undecodable else self._result.other).add(place + name)
                         else:
                             self._result.unreadable[place + name] = why
                     else:
@@ -293,6 +376,10 @@ class _Walk:
         except OSError as error:
             self._result.unreadable[place.rstrip("/")] = f"the folder cannot be listed: {error.strerror}"
         return files, folders
+
+
+def _extension(name: str) -> str:
+    return name[name.rfind(".") :].lower()
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:

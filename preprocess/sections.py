@@ -17,6 +17,7 @@ from cache_store.reader import Cache, open_cache
 from cache_store.snapshots import Entry, history
 from preprocess import plots
 from preprocess.duplicates import duplicates
+from preprocess.levels import LEAST_LEVELS
 from preprocess.markup import block, card, folded, items, table, text
 from preprocess.paths import Paths
 from preprocess.rendering import Statistics
@@ -39,7 +40,7 @@ _NOTABLE_RATIO = 10
 """Samples of the largest class of a split, against the smallest one."""
 
 _NOTABLE_SHARE = 0.1
-"""Enlarged variants of a split."""
+"""Enlarged variants of a split, and images that use few levels."""
 
 
 class Section(NamedTuple):
@@ -74,6 +75,12 @@ def images(snapshot: Snapshot, rows: Sequence[Row], drawn: Sequence[Thumbnail], 
     said = f"{classes}. This is what is stored, mean and std taken back. {sources}"
     lost = Counter(cell.why_not for row in rows for sample in row.samples for cell in sample.cells if cell.why_not)
     remarks = [f"{counted(number, 'image')} cannot be shown below: {why}" for why, number in lost.items()]
+    stored = [cell.few_levels for row in rows for sample in row.samples for cell in sample.variants if not cell.why_not]
+    if sum(stored) > _NOTABLE_SHARE * len(stored):
+        remarks.append(
+            f"{sum(stored):,} of {counted(len(stored), 'stored image')} shown below use fewer than {LEAST_LEVELS} of "
+            "256 levels: nearly black, or flat; of 16-bit sources decode: {levels: [lo, hi]} in the recipe keeps more"
+        )
     return Section("Images", f'<p class="faint">{text(said)}</p>{"".join(frames)}', remarks)
 
 

@@ -7,25 +7,36 @@ from typing import Any
 
 import numpy as np
 
-from cache_store.errors import REPAIR, IntegrityError, NotFoundError, UsageError
+from cache_store.errors import REPAIR, CacheStoreError, IntegrityError, UsageError
 from cache_store.manifest import SplitTable
 from cache_store.normalise import denormalise, normalisation_table
 from cache_store.reader import Cache, open_cache
 from cache_store.shard import checksum
+from preprocess.labels import class_counts
+from preprocess.levels import LEAST_LEVELS, are_few, in_words
+from preprocess.lookup import numbers_of, split_of
 from preprocess.outputs import output_file
-from preprocess.report import in_units, printable
+from preprocess.report import classes_in_words, in_units, printable
 from preprocess.sheet import MOST_VARIANTS, SAMPLES, Block, Grid, draw, spread, write_png
+
+_LOOKED_AT = 8
+"""Samples of a split that are read for a description of the cache."""
 
 
 def show(
     cache: str | os.PathLike[str],
-    index: Sequence[int] = (),
+    index: Sequence[int | str] = (),
     split: str | None = None,
     output: str | os.PathLike[str] | None = None,
     *,
     as_json: bool = False,
 ) -> str:
     """Describe a cache, or samples of it; with `output`, also draw them into a PNG.
+
+    Parameters
+    ----------
+    index : numbers, negative ones from the end, or paths as in `CachedDataset.samples`
+    split : None: the one that has the first of the paths; of a cache and of numbers, the first
 
     Raises
     ------
@@ -35,20 +46,20 @@ def show(
     StorageError : the PNG cannot be written
     """
     with open_cache(cache) as opened:
-        name = split or next(iter(opened.splits), "")
+        name = split or split_of(opened, index)
         table = opened.split(name)
-        for number in index:
-            if not -len(table) <= number < len(table):
-                raise NotFoundError(f"split {name!r} has samples 0 to {len(table) - 1}, there is no {number}")
-        described: Any = [_sample(opened, name, n % len(table)) for n in index] if index else _summary(opened)
+        numbers = numbers_of(opened, name, index)
+        described: Any = [_sample(opened, name, number) for number in numbers] if numbers else _summary(opened)
         if output is not None:
             target = output_file(output, ".png", cache=opened.path)
-            chosen = [n % len(table) for n in index] or spread(table["label"], SAMPLES).tolist()
+            chosen = numbers or spread(table["label"], SAMPLES).tolist()
             write_png(target, contact_sheet(opened, name, chosen))
     if as_json:
         return json.dumps(described, indent=2)
-    if index:
+    if numbers:
         return "\n\n".join(_sample_in_words(sample) for sample in described)
+    counts = described.pop("class_counts")
+    described["classes"] = f"{len(counts)}: {classes_in_words(counts)}" if counts else "none: labels are -1"
     return "\n".join(f"{key:>10}  {_in_words(value)}" for key, value in described.items())
 
 
@@ -134,7 +145,23 @@ def _summary(cache: Cache) -> dict[str, Any]:
         "mean": list(first.mean),
         "std": list(first.std),
         "failures": len(snapshot.failures),
+        "levels": _levels(cache),
+        "class_counts": class_counts(snapshot.classes, {name: t["label"] for name, t in snapshot.splits.items()}),
     }
+
+
+def _levels(cache: Cache) -> dict[str, Any]:
+    """What the recipe makes of 16-bit values, and how many of some samples use few of the 256 levels."""
+    seen = few = 0
+    for split, table in cache.splits.items():
+        for number in spread(table["label"], _LOOKED_AT).tolist():
+            try:
+                image = as_seen(_stored(cache, split, number, 0), table.mean, table.std)
+            except (CacheStoreError, ValueError):  # damaged: `verify` says which
+                continue
+            seen += 1
+            few += are_few(image)
+    return {"recipe": cache.snapshot.recipe["decode"].get("levels"), "looked_at": seen, "few": few}
 
 
 def _sample(cache: Cache, split: str, number: int) -> dict[str, Any]:
@@ -187,6 +214,9 @@ def _range(variant: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _in_words(value: Any) -> str:
+    if isinstance(value, dict) and "looked_at" in value:
+        few = f"{value['few']} of {value['looked_at']} samples looked at use fewer than {LEAST_LEVELS} of 256 levels"
+        return f"of 16-bit values {in_words(value['recipe'])}" + (f"; {few}" if value["few"] else "")
     if isinstance(value, dict):
         parts = [
             f"{name}: {s['samples']:,} samples x {s['variants']} of {s['tensor']}, {in_units(s['bytes'])}"
@@ -194,8 +224,5 @@ def _in_words(value: Any) -> str:
         ]
         return "; ".join(parts)
     if isinstance(value, list):
-        if value and isinstance(value[0], float):
-            return ", ".join(f"{number:.6f}" for number in value)
-        shown = ", ".join(map(str, value[:10]))
-        return f"{len(value)}: {shown}" + (", …" if len(value) > 10 else "")
+        return ", ".join(f"{number:.6f}" for number in value)
     return str(value)

@@ -1,9 +1,10 @@
 """Which stored images a report shows: some of each class, of every split, beside their sources if these are known."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,10 @@ from cache_store.reader import Cache
 from cache_store.shard import checksum
 from preprocess.decode import decode
 from preprocess.errors import SourceError
+from preprocess.levels import are_few
 from preprocess.paths import Paths
 from preprocess.read import read_source
+from preprocess.rendering import ADMIT_ALL
 from preprocess.show import as_seen
 from preprocess.thumbnails import MAX_SIDE, fitted
 
@@ -35,11 +38,13 @@ class Cell:
     title : what it is
     image : uint8 (H, W, 3) RGB, not larger than a thumbnail; None: it cannot be shown
     why_not : the reason, in a few words
+    few_levels : the stored image uses few of the 256 levels, see `levels.are_few`
     """
 
     title: str
     image: np.ndarray | None
     why_not: str = ""
+    few_levels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,8 @@ def _sample(cache: Cache, split: str, number: int, variants: int, source: Path |
     height, width = table["source_hw"][number].tolist()
     beside = None
     if source is not None:
-        beside = source_cell(source, path, int(table["size"][number]), table["digest"][number].tobytes())
+        arguments = shown_by(cache.snapshot.recipe)
+        beside = source_cell(source, path, int(table["size"][number]), table["digest"][number].tobytes(), **arguments)
     cells = [_variant(cache, split, number, k) for k in range(variants)]
     return Sample(split, os.fsdecode(path), (height, width), beside, cells)
 
@@ -141,10 +147,16 @@ def _variant(cache: Cache, split: str, number: int, k: int) -> Cell:
         return Cell(title, None, "damaged")
     seen = as_seen(stored, table.mean, table.std)
     colour = np.broadcast_to(seen, (*seen.shape[:2], 3))  # gray, too
-    return Cell(title, fitted(colour, MAX_SIDE))
+    return Cell(title, fitted(colour, MAX_SIDE), few_levels=are_few(seen))
 
 
-def source_cell(folder: Path, path: bytes, size: int, digest: bytes) -> Cell:
+def shown_by(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by which `decode.decode` shows what a build with this recipe, or one before it, has taken."""
+    levels = recipe["decode"].get("levels", "high-byte")
+    return dict(ADMIT_ALL) | {"levels": tuple(levels) if isinstance(levels, list) else levels}
+
+
+def source_cell(folder: Path, path: bytes, size: int, digest: bytes, **arguments: Any) -> Cell:
     """The file that a sample was made from, if it is still the same.
 
     Only bytes that a build has decoded before are decoded: they do not end this process.
@@ -153,6 +165,7 @@ def source_cell(folder: Path, path: bytes, size: int, digest: bytes) -> Cell:
     ----------
     path : in `folder`; one that leads out of it is not followed
     size, digest : of the file when it was built
+    arguments : more of them for `decode.decode`
     """
     parts = path.split(b"/")
     if path.startswith(b"/") or b".." in parts or b"\0" in path:
@@ -161,10 +174,10 @@ def source_cell(folder: Path, path: bytes, size: int, digest: bytes) -> Cell:
     try:
         if os.stat(name).st_size != size:
             return Cell("source", None, "changed since")
-        data, _ = read_source(name)
+        data, _ = read_source(name, size)
         if digest_of(data) != digest:
             return Cell("source", None, "changed since")
-        decoded = decode(data, reduce_to=(MAX_SIDE, MAX_SIDE))
+        decoded = decode(data, reduce_to=(MAX_SIDE, MAX_SIDE), **arguments)
     except FileNotFoundError:
         return Cell("source", None, "not there any more")
     except (OSError, SourceError):

@@ -127,7 +127,7 @@ class Stock:
             origins: list[Held | PendingShard] = [
                 *reversed([one for one in held if one.tensors_id != final]),
                 *pending,
-                *(one for one in held if one.tensors_id == final),
+                *reversed([one for one in held if one.tensors_id == final]),  # newer snapshots count first
             ]
             self._found[key] = Look(Catalog(rendering.shape[0], [o.rows for o in origins]), tuple(origins))
         return self._found[key]

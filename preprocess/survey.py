@@ -5,7 +5,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,10 @@ from cache_store.writer import source_by_hint, unfinished
 from preprocess.builder import chosen_recipe, known_sizes, processors
 from preprocess.changes import Changes, changes_of
 from preprocess.duplicates import duplicates
+from preprocess.former import counts, note_read_formerly
 from preprocess.plan import PlanOptions, make_plan
 from preprocess.publish import failure_rows, is_current
+from preprocess.refusals import foretold
 from preprocess.render import DECODER
 from preprocess.report import engines_in_words, in_units, numbers_in_words, printable
 from preprocess.run import Silent, hash_first
@@ -46,7 +47,11 @@ class StatusReport:
     mean, std : in force
     mean_now, std_now : of the snapshot's images; differ from those in force where these are pinned or given
     drift : how far apart both are, in standard deviations in force; 0 unless the recipe says `normalize: dataset`
+    read_formerly : as in `report.BuildReport`
     departures : what differs from the expected, a line each
+    shift : class ids that would mean another class than now, one line; empty if none would
+    refused : why `decant build` would commit nothing; None if it would, as far as that is known
+    exit_code : that `decant build` would end with then; 0 if nothing is known against it
     """
 
     cache: str
@@ -62,7 +67,11 @@ class StatusReport:
     mean_now: list[float] = field(default_factory=list)
     std_now: list[float] = field(default_factory=list)
     drift: float = 0.0
+    read_formerly: dict[str, int] = field(default_factory=dict)
     departures: list[str] = field(default_factory=list)
+    shift: str = ""
+    refused: str | None = None
+    exit_code: int = 0
 
     def to_json(self) -> str:
         """All fields as one JSON object; bytes of file names that are not UTF-8 as Python has them in a str."""
@@ -72,7 +81,8 @@ class StatusReport:
         return "\n".join(self._lines())
 
     def _lines(self) -> list[str]:
-        lines = [f"snapshot {self.snapshot} of {self.cache}, built from {self.source}"]
+        lines = [self.shift] if self.shift else []
+        lines.append(f"snapshot {self.snapshot} of {self.cache}, built from {self.source}")
         lines.append(f"rendered by {engines_in_words(self.engines)}")
         files = self.files
         for title, names in (
@@ -84,6 +94,8 @@ class StatusReport:
             ("failed", [f"{printable(f['path'])}: {f['stage']}: {f['reason']}" for f in self.failed]),
         ):
             lines += _listed(title, names)
+        if self.refused is not None:
+            return [*lines, f"a build would be refused (exit code {self.exit_code}): {self.refused}", *self._remarks()]
         if self.up_to_date:
             return [*lines, "up to date: a build would do nothing", *self._remarks()]
         lines.append("a build would:")
@@ -106,7 +118,7 @@ class StatusReport:
                 f"statistics pinned at {numbers_in_words(self.mean)}, {numbers_in_words(self.std)}; the snapshot's "
                 f"images have {now}: a drift of {self.drift:.2g} standard deviations"
             )
-        return lines + [f"note: {text}" for text in self.departures]
+        return lines + [f"note: {text}" for text in self.departures if text != self.shift]
 
 
 def _listed(title: str, names: Sequence[str]) -> list[str]:
@@ -131,9 +143,9 @@ def status(source: str | os.PathLike[str] | None, cache: str | os.PathLike[str])
     PixelsWouldDiffer : this environment renders other pixels than the one that filled the cache
     IntegrityError, FormatError : the cache is damaged, or of another version
     """
-    cache_path = Path(os.path.expanduser(cache))
+    cache_path = layout.given_path(cache)
     with open_cache(cache_path) as previous:
-        found = source_by_hint(cache_path) if source is None else Path(os.path.expanduser(source))
+        found = source_by_hint(cache_path) if source is None else layout.given_path(source)
         if found is None or (source is None and not found.is_dir()):
             where = f" ({str(found)!r} is not there any more)" if found is not None else ""
             raise UsageError(
@@ -142,6 +154,7 @@ def status(source: str | os.PathLike[str] | None, cache: str | os.PathLike[str])
         recipe = chosen_recipe(None, [], found, previous)
         plan = make_plan(found, cache_path, recipe, previous, PlanOptions(DECODER))
         hash_first(plan, known_sizes(previous), processors(), _STALL_S, Silent())
+        note_read_formerly(plan, previous)
         stock, splits = Stock(plan, 32), plan.members()
         ours = {rendering.pixels_id: rendering.shape for rendering in plan.renderings.values()}
         stock.add(tuple(shard for shard in unfinished(cache_path) if ours.get(shard.pixels_id) == shard.shape))
@@ -162,8 +175,13 @@ def status(source: str | os.PathLike[str] | None, cache: str | os.PathLike[str])
             ),
             failure_rows(plan, splits),
             work,
+            read_formerly=counts(plan.read_formerly),
             departures=[*plan.departures, *duplicates(previous.splits)],
+            shift=plan.shift,
         )
+        refused = foretold(plan, previous, stock, splits, processors(), up_to_date=report.up_to_date)
+        if refused is not None:
+            report.refused, report.exit_code = str(refused), refused.exit_code
         table = next(iter(previous.splits.values()))
         report.mean, report.std = list(table.mean), list(table.std)
         now = current_statistics(previous.splits, math.prod(plan.recipe.size))

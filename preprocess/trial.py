@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cache_store import layout
 from cache_store.canonical import digest_of
 from preprocess import augment, decode, engines
 from preprocess.builder import RecipeLike, chosen_recipe, processors
@@ -17,12 +18,13 @@ from preprocess.errors import SourceError, UsageError
 from preprocess.hashing import hash_files
 from preprocess.jobs import Files
 from preprocess.outputs import output_file
-from preprocess.read import read_source
+from preprocess.read import most_bytes, read_source
+from preprocess.reading import settle
 from preprocess.recipe import Recipe
-from preprocess.render import File, Rendered
+from preprocess.render import File, Rendered, opencv_as_in_a_worker
 from preprocess.rendering import IN_WORDS, OPENCV, Rendering
 from preprocess.report import in_units, printable
-from preprocess.scan import Tally, class_table, propose_splits, scan
+from preprocess.scan import Tally, class_table
 from preprocess.sheet import MOST_VARIANTS, SAMPLES, Block, Grid, draw, fitted, spread, write_png
 from preprocess.sources import Sources, collect, members
 
@@ -133,13 +135,13 @@ def preview(
     UsageError : no such folder or split, no image in it, or `output` lies inside SOURCE
     StorageError : the PNG cannot be written
     """
-    source_path = Path(os.path.expanduser(source))
-    whole = chosen_recipe(recipe, list(overrides), source_path, None).with_splits(propose_splits(source_path))
+    source_path = layout.given_path(source)
+    chosen = chosen_recipe(recipe, list(overrides), source_path, None)
     output_path = None if output is None else output_file(output, ".png", source=source_path)
+    whole, found, _ = settle(source_path, chosen)
     name = split or next(iter(whole.named_splits))
     if name not in whole.named_splits:
         raise UsageError(f"the recipe has no split {name!r}; there are: {', '.join(whole.named_splits)}")
-    found = scan(source_path, whole)
     classes = class_table(found, whole.classes)
     sources = collect(found, classes, None)
     rendering, notes = _rendering(whole, name)
@@ -180,7 +182,8 @@ def _rendering(recipe: Recipe, split: str) -> tuple[Rendering, list[str]]:
     rendering = recipe.rendering(split, OPENCV, "")
     engine, notes = engines.choose(split, rendering, "auto", None, None, rerender=False)
     place = f"splits.{split}.transforms"
-    notes += augment.prove_size(rendering.transforms, rendering.size_hw, rendering.shape[0], place)
+    most = max(recipe.max_pixels, rendering.pixels)
+    notes += augment.prove_size(rendering.transforms, rendering.size_hw, rendering.shape[0], place, most)
     return replace(rendering, engine=engine), notes
 
 
@@ -196,7 +199,7 @@ def _choose(sources: Sources, recipe: Recipe, split: str, source: Path) -> np.nd
     while True:
         numbers = start + spread(sources.labels[start:end], count)
         if divided:
-            _read_digests(sources, numbers, source)
+            _read_digests(sources, numbers, recipe, source)
             numbers = numbers[np.isin(numbers, members(sources, recipe)[split])]
         if not divided or len(numbers) >= SAMPLES or count >= end - start:
             return numbers[spread(sources.labels[numbers], SAMPLES)]
@@ -209,12 +212,14 @@ def _divided(recipe: Recipe, split: str) -> bool:
     return any(other.from_ == origin for other in recipe.named_splits.values())
 
 
-def _read_digests(sources: Sources, numbers: np.ndarray, source: Path) -> None:
+def _read_digests(sources: Sources, numbers: np.ndarray, recipe: Recipe, source: Path) -> None:
     unknown = numbers[~sources.known[numbers]]
     files = Files(os.fsencode(source), sources.paths, unknown)
-    sources.take(unknown, hash_files(files, processors(), _STALL_S, lambda done, failed: None))
+    most = most_bytes(recipe.max_pixels)
+    sources.take(unknown, hash_files(files, processors(), _STALL_S, lambda done, failed: None, most))
 
 
+@opencv_as_in_a_worker()
 def _render(
     tried: list[Tried], source: Path, rendering: Rendering, variants: int, max_pixels: int, grid: Grid
 ) -> tuple[list[list[np.ndarray | str]], dict[str, Tally]]:
@@ -227,11 +232,15 @@ def _render(
         row: list[np.ndarray | str] = []
         rows.append(row)
         try:
-            data, (one.size, *_) = read_source(os.fsencode(source / one.path))
+            data, (one.size, *_) = read_source(os.fsencode(source / one.path), most_bytes(max_pixels))
             digest = digest_of(data)
             one.digest = digest.hex()
             picture = decode.decode(
-                data, channels=rendering.channels, max_pixels=max_pixels, reduce_to=grid.box_hw
+                data,
+                channels=rendering.channels,
+                max_pixels=max_pixels,
+                reduce_to=grid.box_hw,
+                **rendering.decode_arguments,
             )  # for the eye alone: the renderer decodes for itself, maybe with another decoder
             one.source_hw = picture.source_hw
             row.append(fitted(picture.image, grid.box_hw))

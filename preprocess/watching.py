@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
+from cache_store import layout
 from cache_store.errors import CacheStoreError, LockedError, StorageError
 from preprocess.errors import PreprocessError, UsageError
 from preprocess.report import BuildReport, printable
@@ -89,7 +90,7 @@ def watch(
     for name, seconds in (("settle", settle_s), ("poll", poll_s)):
         if not 0 <= seconds < math.inf:
             raise UsageError(f"{name}: seconds, 0 or more, expected, found {seconds}")
-    source_path = Path(os.path.expanduser(source))
+    source_path = layout.given_path(source)
     signature(source_path)
     seen: object = None
     built: object = None
@@ -129,7 +130,7 @@ def _look(source: Path, recipe: str | os.PathLike[str] | None) -> tuple[object, 
     if recipe is None:
         return digest, lacking
     try:
-        found = os.stat(os.path.expanduser(recipe))
+        found = os.stat(layout.given_path(recipe))
     except OSError as error:
         return (digest, error.errno), lacking
     return (digest, found.st_mtime_ns, found.st_size, found.st_ino), lacking
@@ -142,6 +143,8 @@ def _in_words(report: BuildReport) -> str:
     else:
         rendered = f"{report.rendered:,} variant{'s' * (report.rendered != 1)} rendered"
         line = f"built snapshot {report.snapshot}: {counts}; {rendered}, {sum(report.seconds.values()):.1f} s"
+    if report.shift:
+        line = f"{report.shift}; {line}"
     if not report.failures:
         return line
     first, count = report.failures[0], len(report.failures)

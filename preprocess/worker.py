@@ -59,7 +59,8 @@ limit is 1,024 at first. More than this macOS refuses."""
 
 def main(connection_fd: int, state_fd: int, parent: int) -> None:
     """Serve jobs until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the builder decides
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # these reach the whole group; the builder decides
     _die_with(parent)
     _allow_files()
     connection, state = Connection(connection_fd), WorkerState(state_fd)

@@ -48,7 +48,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cache_store.pages import RESIDENT, forget
 from loaders import CachedDataset, ShardShuffleSampler
-from loaders.collate import GatheredBatch
+from loaders.collate import Batch
 from loaders.threads import copy_threads
 
 CHECKED = 256
@@ -204,7 +204,7 @@ class Empty(Contender):
     """The limit of small samples: a dataset whose `__getitems__` does nothing, through the same DataLoader."""
 
     def __init__(self, samples: int, batch: int, shape: tuple[int, ...]) -> None:
-        made = GatheredBatch(torch.zeros((batch, *shape), dtype=torch.float16), torch.zeros(batch, dtype=torch.int64))
+        made = Batch(torch.zeros((batch, *shape), dtype=torch.float16), torch.zeros(batch, dtype=torch.int64))
         self.samples = samples
         self.loader = DataLoader(_Premade(made, samples), batch_size=batch, shuffle=True)
 
@@ -215,13 +215,13 @@ class Empty(Contender):
 
 
 class _Premade(Dataset):
-    def __init__(self, batch: GatheredBatch, samples: int) -> None:
+    def __init__(self, batch: Batch, samples: int) -> None:
         self.batch, self.samples = batch, samples
 
     def __len__(self) -> int:
         return self.samples
 
-    def __getitems__(self, indices: list[int]) -> GatheredBatch:
+    def __getitems__(self, indices: list[int]) -> Batch:
         return self.batch
 
 
@@ -635,7 +635,7 @@ def _open(cache: Path, content: Content, batch: int) -> tuple[float, int]:
 
 def _open_empty(samples: int, batch: int) -> tuple[float, int]:
     memory, begun = private_bytes(), time.perf_counter()
-    made = GatheredBatch(torch.zeros(batch, 0), torch.zeros(batch, dtype=torch.int64))
+    made = Batch(torch.zeros(batch, 0), torch.zeros(batch, dtype=torch.int64))
     next(iter(DataLoader(_Premade(made, samples), batch_size=batch, shuffle=True)))
     return time.perf_counter() - begun, private_bytes() - memory
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes .venv ready: `scripts/setup.sh run` to use decant, `scripts/setup.sh dev` to test it too.
+# Makes .venv ready: `scripts/setup.sh run` to use decant, `scripts/setup.sh dev` to test it too, and
+# `scripts/setup.sh frameworks` to test it with frameworks that only those tests need.
 # When nothing has changed since the last time, it looks and ends.
 #
 # Settings come from the environment, or from `make setup NAME=value`:
@@ -10,7 +11,8 @@
 #
 # A setting that is not given stays as it was when .venv was made; one that differs rebuilds .venv.
 # All is said on stderr, so that the output of `make cache` is decant's own.
-# .venv/ready-run and .venv/ready-dev hold the checksum of what the last complete installation was made from.
+# .venv/ready-run, ready-dev and ready-frameworks hold the checksum of what the last complete installation of each was
+# made from.
 set -eu
 cd -- "$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd -P)"
 here=$(pwd)
@@ -171,8 +173,11 @@ install() {
     # Wheels are unpacked beside .venv: /tmp is often kept in memory, and too small for them.
     rm -rf .venv/tmp
     mkdir .venv/tmp
-    extras="[report]" # who uses decant gets `decant report` with it; dev has what that needs
-    [ "$level" = run ] || extras="[$level]"
+    case $level in
+    run) extras="[report]" ;; # who uses decant gets `decant report` with it; dev has what that needs
+    dev) extras="[dev]" ;;
+    frameworks) extras="[dev,frameworks]" ;;
+    esac
     set -f # PIP_ARGS falls into words, but a * in it stays a *
     # shellcheck disable=SC2086
     TMPDIR="$here/.venv/tmp" PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -193,7 +198,7 @@ check_together() {
     fi
 }
 
-case $level in run | dev) ;; *) say "run or dev expected, '$level' found" && exit 2 ;; esac
+case $level in run | dev | frameworks) ;; *) say "run, dev or frameworks expected, '$level' found" && exit 2 ;; esac
 case ${SYSTEM_TORCH:-} in '' | 0 | 1) ;; *) say "SYSTEM_TORCH is 1 or 0, not '$SYSTEM_TORCH'" && exit 2 ;; esac
 
 # The checkout's place counts too: the installation points to it, so a moved checkout is installed again.
@@ -223,5 +228,6 @@ rm -f ".venv/ready-$level"
 install
 [ "$system_torch" = 0 ] || check_together
 echo "$wanted" > .venv/ready-run
-[ "$level" = run ] || echo "$wanted" > ".venv/ready-$level"
+[ "$level" = run ] || echo "$wanted" > .venv/ready-dev
+[ "$level" != frameworks ] || echo "$wanted" > .venv/ready-frameworks
 say "ready"

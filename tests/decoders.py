@@ -40,10 +40,21 @@ def decode(data: bytes, **settings: Any) -> Decoded:
     return decode_well(data, **settings)
 
 
+def of_old(data: bytes, *, channels: str, max_pixels: int, reduce_to: tuple[int, int] | None) -> Decoded:
+    """Decode as before there were keys for odd images: the high byte of all, the first page, the colours."""
+    options: dict[str, Any] = {"levels": "high-byte", "extra_channels": "drop", "pages": "first"}
+    return decode_well(data, channels=channels, max_pixels=max_pixels, reduce_to=reduce_to, **options)
+
+
 def modules(data: bytes, **settings: Any) -> Decoded:
     """Note what the process has imported."""
     (Path(os.environ[FOLDER]) / f"modules-{os.getpid()}").write_text("\n".join(sorted(sys.modules)))
     return decode_well(data, **settings)
+
+
+def formerly(data: bytes, **settings: Any) -> Decoded:
+    """As the first version read every file."""
+    return decode_well(data, reader="opencv", **settings)
 
 
 def _nothing() -> None: ...

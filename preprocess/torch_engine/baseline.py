@@ -8,7 +8,7 @@ from a decode or from other files: the same bytes always get the same decoder.
 import re
 from dataclasses import dataclass
 
-from preprocess.decode import reduction
+from preprocess.decode import header_notes, reduction
 from preprocess.header import Header, jpeg_segments, read_header
 
 _FRAME, _HUFFMAN, _QUANTISATION, _RESTART, _ADOBE = 0xFFC0, 0xFFC4, 0xFFDB, 0xFFDD, 0xFFEE
@@ -33,11 +33,13 @@ class BareJpeg:
     data : the file without all that is not needed for its pixels. Metadata would turn it in libraries that apply
         the orientation, while we apply it ourselves; what follows the image may be anything, even other images
     sampling : of luma and both chromas, six hexadecimal digits as in OpenCV's IMWRITE_JPEG_SAMPLING_FACTOR
+    notes : as in `decode.Decoded`
     """
 
     data: bytearray
     header: Header
     sampling: int
+    notes: tuple[str, ...] = ()
 
 
 def jpeg_for_nvjpeg(data: bytes, *, max_pixels: int, reduce_to: tuple[int, int] | None = None) -> BareJpeg | None:
@@ -55,6 +57,8 @@ def jpeg_for_nvjpeg(data: bytes, *, max_pixels: int, reduce_to: tuple[int, int] 
     header = read_header(data)
     if header is None or not header.baseline or header.bits != 8 or header.channels not in _SAMPLINGS:
         return None
+    if header.indirect:
+        return None  # turned in a way that has a name of its own in the manifest
     if header.height * header.width > max_pixels or reduction(header, reduce_to):
         return None
     segments = list(jpeg_segments(data))  # up to the header of the scan, as there is a header at all
@@ -79,4 +83,4 @@ def jpeg_for_nvjpeg(data: bytes, *, max_pixels: int, reduce_to: tuple[int, int] 
         if marker in _KEPT:
             bare += data[start:stop]
     bare += memoryview(data)[scan : end.end()]
-    return BareJpeg(bare, header, int.from_bytes(factors.ljust(3, b"\x11")))
+    return BareJpeg(bare, header, int.from_bytes(factors.ljust(3, b"\x11")), header_notes(data, header))

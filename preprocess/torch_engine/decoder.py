@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from preprocess.decode import MAX_PIXELS, Decoded, decode
 from preprocess.errors import DecoderUntrusted, SourceError
 from preprocess.jobs import Failure
+from preprocess.readers import NVJPEG
 from preprocess.torch_engine.baseline import BareJpeg, jpeg_for_nvjpeg
 from preprocess.torch_engine.nvjpeg import Nvjpeg
 
@@ -36,7 +37,7 @@ class DeviceImage(NamedTuple):
     ----------
     image : uint8 (C, h, w), upright; on the device, in any memory layout
     source_hw, notes : as in `decode.Decoded`
-    decoder : "opencv" or "nvjpeg"
+    decoder : one of `readers.DECODERS`
     """
 
     image: torch.Tensor
@@ -131,14 +132,20 @@ class Decoder:
         return [
             image
             if isinstance(image, Failure)
-            else DeviceImage(upright(image, jpeg.header.orientation), jpeg.header.upright_hw, (), "nvjpeg")
+            else DeviceImage(upright(image, jpeg.header.orientation), jpeg.header.upright_hw, jpeg.notes, NVJPEG)
             for jpeg, image in zip(jpegs, images, strict=True)
         ]
 
-    def _decode_with_opencv(self, data: bytes, begin: Callable[[], None]) -> Decoded | Failure:
+    def on_host(self, data: bytes, reader: str) -> DeviceImage | Failure:
+        """Decode one file without nvJPEG, in a way that a manifest has recorded."""
+        return self._upload(self._decode_with_opencv(data, lambda: None, reader=reader))
+
+    def _decode_with_opencv(self, data: bytes, begin: Callable[[], None], **how: Any) -> Decoded | Failure:
         begin()
         try:
-            return self._opencv(data, channels=self._channels, max_pixels=self._max_pixels, reduce_to=self._reduce_to)
+            return self._opencv(
+                data, channels=self._channels, max_pixels=self._max_pixels, reduce_to=self._reduce_to, **how
+            )
         except SourceError as error:
             return Failure(error.stage, error.reason)
 
@@ -146,7 +153,7 @@ class Decoder:
         if isinstance(decoded, Failure):
             return decoded
         image = torch.from_numpy(decoded.image).to(self._device).permute(2, 0, 1)
-        return DeviceImage(image, decoded.source_hw, decoded.notes, "opencv")
+        return DeviceImage(image, decoded.source_hw, decoded.notes, decoded.reader)
 
     def _blame(self, jpeg: BareJpeg, expected: Decoded, apart: float, digest: bytes) -> Failure:
         """nvJPEG disagrees with OpenCV: over a damaged file it may, over a sound one of the same picture it may not.

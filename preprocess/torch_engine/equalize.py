@@ -58,7 +58,7 @@ def _cv_table(counts: torch.Tensor) -> torch.Tensor:
     total = below[:, :, -1:]
     darkest = torch.where(below > 0, below, total).amin(2, keepdim=True)
     # 255 / tensor would be rounded twice: torch multiplies by the reciprocal.
-    scale = torch.tensor(255.0) / (total - darkest).float()
+    scale = torch.tensor(255.0, dtype=torch.float32, device="cpu") / (total - darkest).float()
     table = ((below - darkest).float() * scale).round().clamp(0, 255).to(torch.uint8)
     return torch.where(total == darkest, torch.arange(256, dtype=torch.uint8, device=counts.device), table)
 

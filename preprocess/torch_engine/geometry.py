@@ -53,7 +53,11 @@ def _pad(transform: Any, params: Params, size_hw: Size, channels: int) -> list[A
         return []
     mode = transform.border_mode
     rows, columns = (
-        Taps(border_index(torch.arange(-before, length + after), torch.tensor(length), mode).numpy()[:, None])
+        Taps(
+            border_index(
+                torch.arange(-before, length + after, device="cpu"), torch.tensor(length, device="cpu"), mode
+            ).numpy()[:, None]
+        )
         for before, length, after in zip((top, left), size_hw, (bottom, right), strict=True)
     )
     fill = _colour(_to_all_channels(transform.fill, channels), channels) if mode == CONSTANT else None

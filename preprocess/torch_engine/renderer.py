@@ -15,6 +15,7 @@ from preprocess.decode import MAX_PIXELS
 from preprocess.errors import SourceError
 from preprocess.header import read_header
 from preprocess.jobs import Failure
+from preprocess.readers import NVJPEG
 from preprocess.render import (
     DECODER,
     DECODERS,
@@ -24,8 +25,8 @@ from preprocess.render import (
     Rendered,
     Stored,
     check_result,
+    decoder_of,
     refused,
-    resolve_decoder,
 )
 from preprocess.rendering import Rendering
 from preprocess.torch_engine.decoder import Decoder, DeviceImage
@@ -60,7 +61,7 @@ class TorchRenderer:
     ----------
     rendering : its engine says which device and which decoder; its statistics may be open
     decoder : import path of the function that decodes what nvJPEG does not
-    max_pixels : cap on a source's size
+    max_pixels : as for `Renderer`
     device, nvjpeg : in place of those of the engine
     clock : told which stage `render` is at
 
@@ -91,17 +92,20 @@ class TorchRenderer:
             max_pixels=max_pixels,
             reduce_to=rendering.size_hw if rendering.reduced else None,
             nvjpeg=nvjpeg,
-            opencv=resolve_decoder(decoder),
+            opencv=decoder_of(rendering, decoder),
         )
-        self._pipeline = Pipeline(rendering.transforms)
+        self._pipeline = Pipeline(rendering.transforms, max(max_pixels, rendering.pixels))
         self._finisher = Finisher(rendering, self._device)
         self._staging = Staging(self._device)
 
     # -- one image ----------------------------------------------------------------------------------------------------
 
-    def decode(self, data: bytes) -> DeviceImage:
+    def decode(self, data: bytes, reader: str | None = None) -> DeviceImage:
         """As `Renderer.decode`; the image is on the device."""
-        (result,) = self._decoder([data], [digest_of(data)])
+        if reader in (None, NVJPEG):
+            (result,) = self._decoder([data], [digest_of(data)])
+        else:
+            result = self._decoder.on_host(data, reader)
         if isinstance(result, Failure):
             raise SourceError(result.stage, result.reason)
         return result

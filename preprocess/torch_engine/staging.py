@@ -89,7 +89,7 @@ class Staging:
                 buffer = self._free.pop()
                 if len(buffer) >= least_bytes:
                     return buffer
-        return torch.empty(least_bytes, dtype=torch.uint8, pin_memory=self._pinned)
+        return torch.empty(least_bytes, dtype=torch.uint8, device="cpu", pin_memory=self._pinned)
 
     def take_back(self, staged: "Staged", buffer: torch.Tensor) -> None:
         with self._changed:

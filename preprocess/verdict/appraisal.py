@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from cache_store import writer
+from cache_store import layout, writer
 from cache_store.errors import NotFoundError
 from cache_store.reader import Cache, open_cache
 from preprocess.augment import nearest
@@ -17,7 +17,7 @@ from preprocess.plan import Plan, PlanOptions, make_plan
 from preprocess.render import DECODER
 from preprocess.rendering import OPENCV
 from preprocess.renderings import stored_rendering
-from preprocess.scan import propose_splits
+from preprocess.scan import check_folder
 from preprocess.timer import Timer
 from preprocess.verdict.clock import Clock
 from preprocess.verdict.comparison import compare
@@ -70,9 +70,9 @@ def appraise(
     _check(steps_per_s, batch_size, seconds, device)
     clock, timer, tell = Clock(seconds), Timer(), progress or (lambda text: None)
     load = os.getloadavg()[0]
-    source_path = Path(os.path.expanduser(source))
-    cache_path = None if cache is None else Path(os.path.expanduser(cache))
-    propose_splits(source_path)  # SOURCE has to be a folder
+    source_path = layout.given_path(source)
+    cache_path = None if cache is None else layout.given_path(cache)
+    check_folder(source_path)
     with ExitStack() as stack:
         previous = _previous(source_path, cache_path, device, stack)
         links, scratch = (stack.enter_context(scratch_folder(each)) for each in (None, cache_path))

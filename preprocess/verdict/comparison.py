@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from preprocess.report import in_units
 from preprocess.verdict import arithmetic
-from preprocess.verdict.report import Verdict
+from preprocess.verdict.report import WORTH_WAITING, Verdict
 
 _BUSY = 0.5
 """Of the processors, in use by others: figures are not to be trusted."""
@@ -30,9 +30,22 @@ def compare(verdict: Verdict) -> None:
             load_s, overlapped = verdict.batch_size / rate, by_workers and not verdict.step.shares_cores
             verdict.waiting[name] = arithmetic.waiting(load_s, step_s, overlapped=overlapped)
             verdict.epoch_s[name] = steps * arithmetic.step_s(load_s, step_s, overlapped=overlapped)
+    verdict.notes += _fetched_ahead(verdict, step_s)
     if {"imagefolder", verdict.expected} <= set(verdict.epoch_s):
         verdict.saved_s = verdict.epoch_s["imagefolder"] - verdict.epoch_s[verdict.expected]
         verdict.break_even_epochs = arithmetic.break_even(build.seconds, verdict.saved_s)
+
+
+def _fetched_ahead(verdict: Verdict, step_s: float) -> Iterator[str]:
+    """What `to_device` makes of the waiting for the cache. Where the CPU trains, it would take from the model what it
+    uses."""
+    plain, rate = verdict.waiting.get(verdict.expected, 0.0), verdict.rates()[verdict.expected]
+    if rate is not None and plain >= WORTH_WAITING and not verdict.step.shares_cores:
+        ahead = arithmetic.waiting(verdict.batch_size / rate, step_s, overlapped=True)
+        yield (
+            f"the cache's {plain:.0%} of waiting are those of a plain loop, which loads and trains in turn; with "
+            f"to_device(loader, device), which loads while a GPU trains, it is {ahead:.0%}"
+        )
 
 
 def _notes(verdict: Verdict) -> Iterator[str]:

@@ -10,7 +10,7 @@ from preprocess.report import in_units, printable
 _WIDTH = 80
 _NAMES = 14
 _LISTED_FAILURES = 5
-_WORTH_WAITING = 0.02
+WORTH_WAITING = 0.02
 """A step that waits for less than this part of its time gains nothing that anybody would notice."""
 
 
@@ -235,7 +235,7 @@ class Verdict:
                 f"{in_units(build.free_bytes)} free{fits}",
             ),
         ]
-        if self.break_even_epochs is not None and self.waiting["imagefolder"] >= _WORTH_WAITING:
+        if self.break_even_epochs is not None and self.waiting["imagefolder"] >= WORTH_WAITING:
             many = f"{self.break_even_epochs:,} epoch{'s' * (self.break_even_epochs > 1)}"
             before, after = in_time(self.epoch_s["imagefolder"]), in_time(self.epoch_s[self.expected])
             facts.append(("pays after", f"{many}: one takes {after} instead of {before}"))
@@ -269,7 +269,7 @@ class Verdict:
             f"the cache with {in_digits(self._steps(self.expected))}"
         )
         shares = f"training waits for {before:.0%} of each step with ImageFolder, {after:.0%} with the cache"
-        if self.break_even_epochs is None or before < _WORTH_WAITING:
+        if self.break_even_epochs is None or before < WORTH_WAITING:
             return f"Verdict: not needed for speed, the model is slower than either way: {shares}. {keeps_up}."
         many = f"{self.break_even_epochs:,} epoch{'s' * (self.break_even_epochs > 1)}"
         return f"Verdict: {shares}; the build has paid for itself after {many}. {keeps_up}."

@@ -36,9 +36,7 @@ def test_every_error_stands_beside_its_exit_code():
     expected = set()
     for module in (preprocess.errors, cache_store.errors):
         for each in errors_of(module) - {preprocess.errors.PreprocessError, cache_store.errors.CacheStoreError}:
-            package = module.__name__.partition(".")[0]
-            name = f"{package}.UsageError" if each.__name__ == "UsageError" else each.__name__
-            expected.add((each.exit_code, name))
+            expected.add((each.exit_code, each.__name__))
 
     assert listed == expected - {(1, "SourceError")}
 

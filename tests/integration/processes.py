@@ -18,6 +18,7 @@ DECANT = str(Path(sys.executable).with_name("decant"))
 _DECANT = """
 import functools, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and this one under nohup
 from preprocess import builder, cli
 builder.build = functools.partial(builder.build, decoder="tests.decoders:decode")
 sys.argv[0] = "decant"

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -137,7 +138,8 @@ def test_a_build_as_text(place, decant, tmp_path):
     lines = finished.stdout.splitlines()
     assert lines[0] == f"built snapshot 000001 of {tmp_path / 'cache'}"
     assert "train 8, 2 classes" in lines[1]
-    assert "8 rendered, 0 reused" in lines[2]
+    assert lines[2] == "  classes    cat 4, dog 4"
+    assert "8 rendered, 0 reused" in lines[3]
     assert finished.stderr == ""  # no progress bar where nobody looks
     assert_as_rendered(tmp_path / "cache", place / "photos")
 
@@ -306,7 +308,7 @@ def test_show_says_what_a_cache_holds(place, decant):
     as_json = json.loads(decant("show", "cache", "--json", cwd=place).stdout)
 
     assert "train: 8 samples x 1 of float16 3x8x8" in text
-    assert "2: cat, dog" in text
+    assert "2: cat 4, dog 4" in text
     assert as_json["snapshot"] == "000001"
     assert as_json["classes"] == ["cat", "dog"]
     assert as_json["splits"]["train"]["samples"] == 8
@@ -394,3 +396,10 @@ def test_doctor_finds_what_is_wrong_with_a_cache(place, decant):
     text = decant("doctor", "photos", cwd=place, code=1).stdout
 
     assert "PROBLEM     'photos' is not a decant cache (it has no zarr.json)" in text
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_mistake(place, closed):
+    """As cron or a daemon starts it: what would be printed goes nowhere, and into no file that is opened next."""
+    done = subprocess.run(["bash", "-c", f"{shlex.quote(DECANT)} verify {place}/cache {closed}"], check=False)
+    assert done.returncode == 0

@@ -193,6 +193,33 @@ def test_what_cannot_fit_is_said_before_anything_is_rendered(tmp_path, photos, n
     assert caught.value.exit_code == 7
 
 
+def test_a_full_disk_says_what_gc_would_free_and_nothing_that_the_recipe_has(tmp_path, photos, monkeypatch):
+    cache = tmp_path / "a cache"
+    recipe = {"size": 8, "dtype": "uint8", "splits": {"train": {"folder": "."}}}
+    build(photos, cache, recipe, workers=1)
+    build(photos, cache, recipe | {"seed": 1, "channels": "gray"}, workers=1)
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=0, f_frsize=512))
+
+    with pytest.raises(StorageError, match=f"are free; decant gc '{cache}' would free .* KiB; free some") as caught:
+        build(photos, cache, recipe | {"size": 16}, workers=1)
+
+    assert "uint8" not in str(caught.value)
+    assert "DOES NOT FIT; decant gc would free" in str(build(photos, cache, recipe | {"size": 16}, dry_run=True))
+
+
+def test_a_disk_that_fills_up_while_building_says_what_gc_would_free(tmp_path, photos, monkeypatch):
+    build(photos, tmp_path / "cache", TINY, workers=1)
+    build(photos, tmp_path / "cache", TINY | {"channels": "gray"}, workers=1)
+
+    def full(*_, **__):
+        raise StorageError(errno.ENOSPC, "cannot write 'x': the disk is full")
+
+    monkeypatch.setattr("preprocess.builder.publish", full)
+    with pytest.raises(StorageError, match=r"the disk is full; decant gc .*/cache would free") as caught:
+        build(photos, tmp_path / "cache", TINY | {"channels": "gray", "seed": 5}, workers=1)
+    assert (caught.value.errno, caught.value.exit_code) == (errno.ENOSPC, 7)
+
+
 def test_a_dry_run_says_that_it_does_not_fit(tmp_path, photos, monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=2, f_frsize=512))
 

@@ -7,7 +7,7 @@ import pytest
 from preprocess import build
 from preprocess.clock import STAGES
 from tests import decoders
-from tests.helpers import TINY, image_folder
+from tests.helpers import TINY, image_folder, write_image
 
 SPLITS = {
     "train": {
@@ -95,3 +95,14 @@ def test_the_torch_engine_does_not_time_single_transforms(photos, tmp_path):
     assert report.transforms == []
     assert report.stages["render"] > 0
     assert report.stages["decode"] > 0
+
+
+@pytest.mark.parametrize(("suffix", "larger"), [(".jpg", 6.0), (".png", 0.0)])
+def test_a_reduced_decode_is_advised_for_jpegs_alone_whatever_their_names(tmp_path, monkeypatch, suffix, larger):
+    for number in range(4):
+        made = write_image(tmp_path / "photos" / "cat" / f"{number}{suffix}", number, 48, 64)
+        made.rename(made.with_suffix(".png" if suffix == ".jpg" else ".jpg"))
+    told = []
+    monkeypatch.setattr("preprocess.effort.advice", lambda *_, **known: told.append(known["times_larger"]) or "")
+    build(tmp_path / "photos", tmp_path / "cache", TINY, workers=1)
+    assert told == [larger]

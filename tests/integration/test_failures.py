@@ -9,7 +9,9 @@ import pytest
 
 from cache_store.layout import name_to_text
 from loaders import CachedDataset
+from preprocess import status
 from preprocess.builder import build
+from preprocess.scan import signature
 from tests import decoders
 from tests.helpers import TINY, image_folder, write_image
 from tests.integration.checks import Watcher, assert_as_rendered, assert_sound, failures, labels, paths
@@ -256,3 +258,34 @@ def test_a_folder_that_cannot_be_listed_is_a_failure_of_its_own(tmp_path, monkey
     monkeypatch.undo()
     assert build(tmp_path / "photos", tmp_path / "cache", workers=1).samples == {"train": 6}
     assert failures(tmp_path / "cache") == {}
+
+
+@pytest.mark.parametrize("device", ["cpu", "torch-cpu"])
+def test_values_at_the_edges_of_their_types(tmp_path, device):
+    """A time after 2262 is used, and clamped; a file of holes and a sliver that would be enlarged to gigabytes are
+    listed with their sizes and the cap. Nothing else is touched by them."""
+    folder = image_folder(tmp_path / "photos", count=2)
+    os.utime(folder / "cat" / "001.png", ns=(10**19, 10**19))
+    os.utime(folder / "dog" / "000.png", ns=(-(10**9), -(10**9)))
+    assert os.stat(folder / "cat" / "001.png").st_mtime_ns >= 1 << 63, "this file system keeps no such time"
+    with open(folder / "cat" / "holes.jpg", "wb") as file:
+        file.truncate(200 << 30)
+    write_image(folder / "dog" / "sliver.png", 9, 2, 20_000)
+    recipe = {"size": 224, "dtype": "uint8"}
+
+    report = build(folder, tmp_path / "cache", recipe, device=device, workers=1)
+
+    assert report.samples == {"train": 4}
+    found = {failure["path"]: (failure["stage"], failure["reason"]) for failure in report.failures}
+    assert found["cat/holes.jpg"] == (
+        "read",
+        "the file has 200.0 GiB, over the cap of 2.7 GiB, which decode.max_megapixels raises",
+    )
+    assert found["dog/sliver.png"] == (
+        "render",
+        "SmallestMaxSize would make 2560000 x 256 = 655.36 Mpx of its 20000 x 2, over the cap of 179 Mpx "
+        "(decode.max_megapixels)",
+    )
+    assert status(folder, tmp_path / "cache").up_to_date
+    assert build(folder, tmp_path / "cache", device=device, workers=1).up_to_date
+    assert signature(folder)[1] == 6

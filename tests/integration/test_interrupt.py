@@ -39,9 +39,12 @@ def finished(cache):
     return len(shards), sum(len(shard.rows) for shard in shards)
 
 
-@pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGHUP, True), (signal.SIGUSR1, True)],
+)
 def test_a_stopped_build_ends_at_once_and_the_next_one_goes_on(tmp_path, notes, photos, uninterrupted, number, group):
-    """Ctrl-C reaches the whole group; a service manager sends SIGTERM to the builder."""
+    """Ctrl-C, closed terminals and schedulers reach the whole group; a service manager sends SIGTERM to the builder."""
     cache = tmp_path / "cache"
     with slow_build(photos, cache, TINY, *OPTIONS, sleep_s=0.05) as process:
         # The second worker is started when the first has shown that there is work for two.
@@ -51,7 +54,9 @@ def test_a_stopped_build_ends_at_once_and_the_next_one_goes_on(tmp_path, notes, 
 
     assert process.returncode == 130
     assert took_s < 2
-    assert errors.strip() == "decant: interrupted; finished shards are kept, the same command goes on from there"
+    assert (
+        errors.splitlines()[-1] == "decant: interrupted; finished shards are kept, the same command goes on from there"
+    )
     assert len(workers) == 2
     assert not any(running(worker) for worker in workers)
     with pytest.raises(NotFoundError, match="no finished snapshot"):

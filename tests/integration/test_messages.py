@@ -222,7 +222,7 @@ REFUSALS: list[tuple[str, int, tuple[str, ...]]] = [
     # what is asked of a cache
     ("show|cä che|99", 4, ("split 'train' has samples 0 to 3, there is no 99",)),
     ("show|cä che|--|-5", 4, ("split 'train' has samples 0 to 3, there is no -5",)),
-    ("show|cä che|x", 2, ("'x' is not a valid integer",)),
+    ("show|cä che|x", 4, ("split 'train' has no sample 'x'; paths are relative to SOURCE",)),
     ("show|cä che|--split|vla", 4, ("'cä che' has no split 'vla'; there are: train",)),
     (
         "show|cut|0",

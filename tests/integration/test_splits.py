@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
 from cache_store.reader import open_cache
 from loaders import CachedDataset
-from preprocess import ShrinkRefused, UsageError
+from preprocess import ShiftRefused, ShrinkRefused, UsageError, status
 from preprocess.builder import build
+from preprocess.show import show
 from tests.helpers import TINY, image_folder, write_image
 from tests.integration.checks import assert_as_rendered, contents, labels, paths
 
@@ -35,13 +37,75 @@ def test_folders_named_like_splits_are_splits_and_one_table_of_ids_serves_all(tm
     assert_as_rendered(tmp_path / "cache", tmp_path / "photos")
 
 
-def test_a_folder_that_is_no_split_makes_all_of_them_classes(tmp_path):
-    image_folder(tmp_path / "photos", ("train", "val", "wagon"), count=1)
+def test_what_could_be_splits_or_classes_is_refused_until_a_recipe_says_which(tmp_path):
+    photos, cache = image_folder(tmp_path / "photos", ("train", "val", "wagon"), count=2), tmp_path / "cache"
 
-    build(tmp_path / "photos", tmp_path / "cache", SIZE_8, workers=1)
+    with pytest.raises(UsageError, match=r"splits \('train', 'val'\) stand beside .* \('wagon'\)") as caught:
+        build(photos, cache, SIZE_8, workers=1)
 
-    with CachedDataset(tmp_path / "cache", split="train") as dataset:
-        assert dataset.classes == ["train", "val", "wagon"]
+    assert not cache.exists()
+    lines = [line.split("#")[0].strip() for line in str(caught.value).splitlines() if line.startswith("    ")]
+    assert lines == [
+        "splits: {train: {folder: train}, val: {folder: val}}",
+        "splits: {train: {folder: .}}",
+    ]
+    as_splits, as_classes = (SIZE_8 | yaml.safe_load(line) for line in lines)
+    assert build(photos, tmp_path / "splits", as_splits, workers=1).samples == {"train": 2, "val": 2}
+    report = build(photos, cache, as_classes, workers=1)
+    assert list(report.class_counts) == ["train", "val", "wagon"]
+    assert "classes have the names of splits: 'train' with 2 images, 'val' with 2 images" in report.departures
+
+
+def test_a_folder_without_images_beside_splits_is_skipped_and_named(tmp_path):
+    photos = tmp_path / "photos"
+    image_folder(photos / "Train", count=2)
+    image_folder(photos / "validation", count=1, first_seed=50)
+    (photos / "logs").mkdir()
+    (photos / "logs" / "epoch 1.txt").write_text("loss")
+    (photos / "@eaDir").mkdir()
+    write_image(photos / "loose.png", 99)
+
+    report = build(photos, tmp_path / "cache", SIZE_8, workers=1)
+
+    assert report.samples == {"train": 4, "validation": 2}
+    assert report.class_counts == {"cat": 3, "dog": 3}
+    assert "folders in which no image was found were skipped: 'logs'" in report.departures
+    assert "junk of file servers, desktops and editors was skipped: @eaDir 1" in report.departures
+    assert any("1 images lie in SOURCE beside the folders of the splits" in line for line in report.departures)
+    assert "  classes    cat 3, dog 3" in str(report).splitlines()
+    assert paths(tmp_path / "cache")[0] == "Train/cat/000.png"
+    assert_as_rendered(tmp_path / "cache", photos)
+    image_folder(photos / "TEST", count=1, first_seed=70)  # joins by itself, whatever its case
+    assert build(photos, tmp_path / "cache", workers=1).samples == {"train": 4, "validation": 2, "test": 2}
+
+
+def test_a_cache_whose_classes_are_called_like_splits_keeps_them_and_says_so(tmp_path):
+    photos, cache = image_folder(tmp_path / "photos", ("Train", "Test"), count=2), tmp_path / "cache"
+    build(photos, cache, SIZE_8 | {"splits": {"train": {"folder": "."}}}, workers=1)
+
+    report = build(photos, cache, workers=1)
+
+    assert report.up_to_date
+    assert report.departures[0].startswith("SOURCE is read as before, splits: {train: {folder: .}}, although ")
+    assert status(photos, cache).departures[0] == report.departures[0]
+    assert build(photos, cache, overrides=["splits.train.variants=2"], workers=1).samples == {"train": 4}
+    assert report.class_counts == {"Test": 2, "Train": 2}
+
+
+def test_a_junk_folder_that_was_a_class_is_said_to_be_none_any_more(tmp_path, monkeypatch):
+    photos, cache = image_folder(tmp_path / "photos", ("@eaDir", "cat", "thumbnails"), count=1), tmp_path / "cache"
+    with monkeypatch.context() as patch:
+        patch.setattr("preprocess.scan.junk_of", lambda name: None)  # as it was read once
+        assert build(photos, cache, TINY, workers=1).classes == 3
+
+    report = build(photos, cache, workers=1, allow_shrink=True)
+
+    assert report.shift == "class ids shift: 'cat' 1 -> 0; list 'classes' in the recipe to pin them"
+    lost = [line for line in report.departures if line.startswith("classes of the snapshot are gone")]
+    (line,) = lost
+    assert line.endswith(
+        "2: '@eaDir' (0), 'thumbnails' (2); junk by its name, which is skipped now: '@eaDir', 'thumbnails'"
+    )
 
 
 def test_mean_and_std_are_those_of_train_alone(tmp_path):
@@ -97,6 +161,10 @@ def test_a_flat_folder_is_an_unlabelled_split(tmp_path):
     report = build(tmp_path / "photos", tmp_path / "cache", TINY, workers=1)
 
     assert report.classes == 0
+    assert report.unlabelled == ["train"]
+    assert "To train from it" not in str(report)
+    assert "have no labels: each is -1" in " ".join(str(report).split())
+    assert "none: labels are -1" in show(tmp_path / "cache")
     assert "split 'train' is a flat folder: its images have label -1" in report.departures
     with CachedDataset(tmp_path / "cache") as dataset:
         assert dataset.targets == [-1, -1, -1]
@@ -124,10 +192,39 @@ def test_a_new_class_that_shifts_ids_is_announced_old_to_new(tmp_path):
 
     report = build(tmp_path / "photos", tmp_path / "cache", workers=1)
 
+    assert str(report).splitlines()[0] == report.shift
+    assert str(report).count("class ids shift") == 1
     shift = [line for line in report.departures if line.startswith("class ids shift")]
     assert shift == ["class ids shift: 'cat' 0 -> 1, 'dog' 1 -> 2; list 'classes' in the recipe to pin them"]
     assert report.rendered == 1
     assert labels(tmp_path / "cache") == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_strict_build_shifts_no_class_ids(tmp_path, dry_run):
+    photos, cache = image_folder(tmp_path / "photos", ("cat", "dog"), count=1), tmp_path / "cache"
+    build(photos, cache, TINY, workers=1, strict=True)
+    image_folder(photos, ("ant",), count=1, first_seed=70)
+    before = contents(cache)
+
+    with pytest.raises(
+        ShiftRefused, match="class ids shift: 'cat' 0 -> 1, 'dog' 1 -> 2.* nothing was committed"
+    ) as caught:
+        build(photos, cache, workers=1, strict=True, dry_run=dry_run)
+
+    assert caught.value.exit_code == 3
+    assert contents(cache) == before
+    assert build(photos, cache, TINY | {"classes": ["cat", "dog"]}, workers=1, strict=True).shift == ""
+
+
+def test_a_class_that_takes_the_id_of_another_is_a_shift(tmp_path):
+    photos, cache = image_folder(tmp_path / "photos", ("cat", "dog"), count=1), tmp_path / "cache"
+    build(photos, cache, TINY, workers=1)
+    (photos / "dog").rename(photos / "hound")
+
+    report = build(photos, cache, workers=1)
+
+    assert report.shift == "class ids shift: 1 was 'dog' and is 'hound'; list 'classes' in the recipe to pin them"
 
 
 def test_a_new_class_at_the_end_shifts_nothing(tmp_path):

@@ -3,14 +3,15 @@
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from cache_store import NotFoundError, layout
+from cache_store import NotFoundError, StorageError, layout
 from cache_store import UsageError as StoreUsageError
 from cache_store.writer import unfinished
-from preprocess import status
+from preprocess import FailureBudgetExceeded, ShrinkRefused, UsageError, status
 from preprocess.builder import build
 from tests.helpers import TINY, image_folder, write_image
 from tests.integration.checks import SHARDS_OF_FOUR, stop_at
@@ -245,3 +246,68 @@ def test_equal_images_among_many():
     digests[20, :8] = digests[21, :8]  # equal in eight bytes, and not in all
 
     assert [group.tolist() for group in _groups(digests)] == [[3, 5, 700, 900], [17, 999]]
+
+
+# -- what a build would be refused for ---------------------------------------------------------------------------------
+
+
+def refused(built, error, **options):
+    """What `status` foretells; a build then raises the very same."""
+    report = asked(built)
+    with pytest.raises(error) as caught:
+        build(*built, workers=1, **options)
+    assert (report.refused, report.exit_code) == (str(caught.value), caught.value.exit_code)
+    text = str(report)
+    assert f"a build would be refused (exit code {report.exit_code}): {report.refused}" in text
+    assert "a build would:" not in text
+    assert "new manifest" not in text
+    return report
+
+
+def test_a_split_that_shrank_too_much_is_foretold(built):
+    for path in sorted(built[0].rglob("*.png"))[:-2]:
+        path.unlink()
+
+    assert "would shrink from 8 to 2" in refused(built, ShrinkRefused).refused
+
+
+def test_too_many_known_failures_are_foretold(built):
+    for number in range(11):
+        (built[0] / "cat" / f"bad {number:02d}.png").write_bytes(b"no image")
+    build(*built, workers=1, max_failures=11)
+    write_image(built[0] / "cat" / "new.png", 5)
+
+    assert "11 of 20 images failed, the budget is 10" in refused(built, FailureBudgetExceeded).refused
+    build(*built, workers=1, max_failures=11)
+    assert "11 of 20 images failed" in refused(built, FailureBudgetExceeded).refused  # although it is up to date
+
+
+def test_a_full_disk_is_foretold(built, monkeypatch):
+    write_image(built[0] / "cat" / "new.png", 5)
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=2, f_frsize=16))
+    monkeypatch.setattr("preprocess.survey.processors", lambda: 1)  # as the build has: each worker needs some room
+
+    assert "32 B are free" in refused(built, StorageError).refused
+
+
+def test_a_folder_in_doubt_is_refused_as_by_a_build(tmp_path):
+    photos, cache = image_folder(tmp_path / "photos", count=1), tmp_path / "cache"
+    build(photos, cache, {"size": 8}, workers=1)
+    write_image(photos / "train" / "1.png", 5)
+
+    with pytest.raises(UsageError, match=r"named like splits \('train'\)") as caught:
+        status(photos, cache)
+    with pytest.raises(UsageError) as of_build:
+        build(photos, cache, workers=1)
+    assert str(caught.value) == str(of_build.value)
+
+
+def test_class_ids_that_would_shift_are_told_first(built):
+    image_folder(built[0], ("ant",), count=1, first_seed=70)
+
+    report = asked(built)
+
+    assert report.shift.startswith("class ids shift: 'cat' 0 -> 1, 'dog' 1 -> 2;")
+    assert str(report).splitlines()[0] == report.shift
+    assert str(report).count("class ids shift") == 1
+    assert (report.refused, report.exit_code) == (None, 0)

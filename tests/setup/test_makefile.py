@@ -105,7 +105,8 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_plain_make_lists_every_target_with_a_line(checkout: Checkout) -> None:
     done = checkout.make()
     assert done.returncode == 0
-    for target in ("help", "setup", "cache", "test", "lint", "bench", "bench-load", "bench-variants", "demo", "clean"):
+    targets = "help setup cache test test-frameworks lint bench bench-load bench-variants demo clean"
+    for target in targets.split():
         assert re.search(rf"^ *make {target} +\S+", done.stdout, re.MULTILINE), target
     assert checkout.log == []
 
@@ -183,6 +184,17 @@ def test_cache_installs_for_use_and_test_for_development(checkout: Checkout) -> 
     assert checkout.make("test").returncode == 0
     assert checkout.log[-1] == "[install][-c][constraints.txt][-e][.[dev]]"
     assert checkout.stamps == {"ready-run", "ready-dev"}
+
+
+def test_frameworks_are_installed_for_their_tests_alone(checkout: Checkout) -> None:
+    done = checkout.make("test-frameworks", "ARGS=-k 'this or that'")
+    assert done.stdout == "[python][-m][pytest][tests/frameworks][-k][this or that]\n"
+    assert checkout.log[-1] == "[install][-c][constraints.txt][-e][.[dev,frameworks]]"
+    assert checkout.stamps == {"ready-run", "ready-dev", "ready-frameworks"}
+    before = checkout.log
+    checkout.make("test")
+    checkout.make("test-frameworks")
+    assert checkout.log == before
 
 
 def test_with_the_setup_done_nothing_is_installed_and_little_time_passes(checkout: Checkout) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 import cache_store.errors
 import preprocess.errors
-from cache_store.errors import StorageError
+from cache_store.errors import StorageError, UsageError
 from preprocess.errors import SourceError
 
 
@@ -15,6 +15,10 @@ def classes(module):
     return [kind for _, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__]
 
 
+BASES = {
+    cache_store.errors: cache_store.errors.CacheStoreError,
+    preprocess.errors: preprocess.errors.PreprocessError,
+}
 ALL = classes(cache_store.errors) + classes(preprocess.errors)
 
 
@@ -24,7 +28,7 @@ def an_error(kind):
 
 def test_there_are_errors_to_test():
     assert len(classes(cache_store.errors)) >= 7
-    assert len(classes(preprocess.errors)) >= 8
+    assert len(classes(preprocess.errors)) >= 7
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
@@ -52,12 +56,15 @@ def test_storage_error_survives_pickling_with_its_number():
 def test_drawn_tree_is_the_tree_of_classes(module):
     drawn = re.findall(r"[├└]── (\w+)(?: \((\w+)\))? +(\d+|-)", module.__doc__)
 
-    base = next(kind for kind in classes(module) if kind.__base__ is Exception)
-    assert {name for name, _, _ in drawn} == {kind.__name__ for kind in classes(module)} - {base.__name__}
+    base = BASES[module]
+    assert {name for name, _, _ in drawn} | {"UsageError"} == {
+        kind.__name__ for kind in [*classes(module), UsageError] if kind not in BASES.values()
+    }
     for name, other_base, exit_code in drawn:
         kind = getattr(module, name)
         assert issubclass(kind, base)
-        assert [b.__name__ for b in kind.__bases__ if b is not base] == ([other_base] if other_base else [])
+        others = [b.__name__ for b in kind.__bases__ if b not in BASES.values()]
+        assert others == ([other_base] if other_base else [])
         assert exit_code in ("-", str(kind.exit_code)), name
 
 
@@ -81,6 +88,15 @@ def test_source_error_shows_stage_and_reason():
     error = SourceError("decode", "cut")
 
     assert (error.stage, error.reason, str(error)) == ("decode", "cut", "decode: cut")
+
+
+def test_one_usage_error_serves_both_packages_and_every_clause_catches_it():
+    assert preprocess.errors.UsageError is cache_store.errors.UsageError is cache_store.UsageError
+    assert preprocess.UsageError is cache_store.UsageError
+    for base in (preprocess.PreprocessError, cache_store.CacheStoreError, ValueError):
+        assert issubclass(UsageError, base), base
+    assert not issubclass(StorageError, preprocess.PreprocessError)
+    assert not issubclass(preprocess.RecipeError, cache_store.CacheStoreError)
 
 
 def test_errors_can_be_caught_as_what_they_are_in_python():

@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cache_store import layout
+from cache_store.errors import UsageError
 
 CACHE = Path("cache")
 
@@ -101,3 +102,27 @@ def test_different_names_stay_different():
     names = [b"\x80", b"\xff", "\U0010ff7e".encode(), "\U0010fffd".encode(), b"\xf4\x8f\xbd"]
 
     assert len({layout.name_to_text(os.fsdecode(name)) for name in names}) == len(names)
+
+
+def test_a_path_as_a_user_gives_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert layout.given_path("~/cache") == Path("/home/somebody/cache")
+    assert layout.given_path(Path("~") / "cache") == Path("/home/somebody/cache")
+    assert layout.given_path(b"/a/\xff") == Path("/a/\udcff")
+    assert layout.given_path("a/b/") == Path("a/b")
+
+
+@pytest.mark.parametrize("path", ["", "a\0b"])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(UsageError, match="a path expected, found"):
+        layout.given_path(path)
+
+
+def test_a_relative_path_needs_a_current_folder(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UsageError, match="'cache': the current folder was removed"):
+        layout.given_path("cache")
+    assert layout.given_path(tmp_path) == tmp_path

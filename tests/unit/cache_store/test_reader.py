@@ -375,6 +375,30 @@ def test_unknown_split_is_named_beside_those_there_are(made):
                 ask("test")
 
 
+def test_a_snapshot_is_its_digest(cache, tmp_path):
+    with open_cache(cache) as opened:
+        digest = opened.digest()
+    make_cache(tmp_path / "other", 17)
+    with open_cache(tmp_path / "other") as other:
+        assert other.digest() != digest
+
+    open_cache(cache, "000001", digest=digest).close()
+    with pytest.raises(NotFoundError, match=f"000001 with digest {digest} expected, found 000001 with digest [0-9a-f]"):
+        open_cache(tmp_path / "other", "000001", digest=digest)
+
+
+def test_a_shard_of_a_cache_that_took_the_place_of_the_opened_one_is_not_read(cache, tmp_path):
+    with open_cache(cache) as opened:
+        opened.image("train", 0)
+        before = opened.image("train", 0)
+        shutil.rmtree(cache)
+        make_cache(cache, 17)
+
+        np.testing.assert_array_equal(opened.image("train", 0), before)  # mapped already
+        with pytest.raises(NotFoundError, match="the cache was replaced by another one"):
+            opened.image("train", 16)
+
+
 @pytest.mark.parametrize(("sample", "variant"), [(18, 0), (-19, 0), (0, 1), (10**12, 0)])
 def test_sample_or_variant_that_is_not_there_is_not_found(made, sample, variant):
     with open_cache(made) as cache:
@@ -604,3 +628,17 @@ def test_cache_can_be_read_in_a_forked_child_and_by_its_parent_afterwards(made):
             os.kill(child, signal.SIGKILL)
         assert ended == (child, 0)
         assert cache.image("train", 17).tobytes() == tensor(17).tobytes()
+
+
+@pytest.mark.parametrize("below", ["", "cache"])
+@pytest.mark.parametrize("target", ["nowhere", "link"])
+def test_a_link_to_nothing_is_told_from_nothing(tmp_path, target, below):
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    with pytest.raises(NotFoundError, match="/link' is a link to '.*', which is not there: is its disk mounted"):
+        open_cache(tmp_path / "link" / below)
+
+
+def test_the_home_folder_may_be_named_by_a_tilde(made, monkeypatch):
+    monkeypatch.setenv("HOME", str(made.parent))
+    with open_cache(f"~/{made.name}") as opened:
+        assert opened.path == made

@@ -714,3 +714,12 @@ def test_pending_shards_of_staged_pixels_are_recovered_too(cache):
     assert found.mean is None
     assert found.rows.tobytes() == made[0].rows.tobytes()
     assert writer.verify_pending(found)
+
+
+@pytest.mark.parametrize("below", ["", "cache"])
+@pytest.mark.parametrize("target", ["nowhere", "link"])
+def test_a_link_to_nothing_does_not_become_a_cache(tmp_path, target, below):
+    (tmp_path / "link").symlink_to(tmp_path / target)
+    with pytest.raises(UsageError, match="CACHE '.*/link' is a link to '.*', which is not there"):
+        writer.claim_folder(tmp_path / "link" / below)
+    assert os.listdir(tmp_path) == ["link"]

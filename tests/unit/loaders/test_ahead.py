@@ -148,6 +148,20 @@ def test_a_pass_that_is_left_ends_its_thread(folder, asked):
     assert not threads()
 
 
+def test_a_loop_that_is_left_ends_its_thread_at_once(folder, asked, monkeypatch):
+    monkeypatch.setattr(ahead, "AHEAD_BYTES", 4 * CHUNK)
+    monkeypatch.setattr("loaders.sampler._HINT_SAMPLES", 4)
+    sampler = ShardShuffleSampler(CachedDataset(folder), window_shards=1)
+    before = set(threads())
+    for _ in DataLoader(sampler.dataset, batch_size=4, sampler=sampler):
+        assert set(threads()) - before
+        break
+
+    wait_until(lambda: not set(threads()) - before)
+    assert not set(threads()) - before
+    assert sampler.state_dict()["position"] == 4
+
+
 def test_variants_that_are_drawn_when_fetched_cannot_be_asked_for(folder, asked, tmp_path):
     image_folder(tmp_path / "photos", count=2)
     crops = [{"RandomCrop": {"height": 8, "width": 8}}]

@@ -9,9 +9,18 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Subset, random_split
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    SequentialSampler,
+    Subset,
+    random_split,
+)
 
-from loaders import CachedDataset
+from cache_store.errors import UsageError
+from loaders import Batch, CachedDataset
 from preprocess import build
 from tests.helpers import TINY, image_folder
 from tests.integration.processes import ROOT
@@ -148,3 +157,141 @@ def test_two_workers_and_two_epochs_are_one_warning(folder, tmp_path, context):
     )
 
     assert run.stderr.count("num_workers=0") == 1, run.stderr
+
+
+# -- further columns ---------------------------------------------------------------------------------------------------
+
+
+class Extended(CachedDataset):
+    def extras(self, indices):
+        paths = [self.samples[i][0] for i in indices.tolist()]
+        return indices, paths, indices.numpy() * np.float32(0.5), [int(i) for i in indices]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("transforms", [{}, {"transform": abs}, {"batch_transform": lambda x, y: (x * 2, y)}])
+def test_extras_are_collated_as_from_single_samples(folder, workers, transforms):
+    dataset = Extended(folder, **transforms)
+    wanted = [5, 0, 19]
+    expected = torch.utils.data.default_collate([dataset[i] for i in wanted])
+
+    ((*batch,),) = DataLoader(dataset, batch_size=3, sampler=[5, 0, -1], num_workers=workers)
+
+    assert len(batch) == len(expected) == 6
+    for mine, theirs in zip((*batch, *dataset[wanted]), expected * 2, strict=True):
+        if isinstance(theirs, torch.Tensor):
+            assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
+            assert torch.equal(mine, theirs)
+        else:
+            assert mine == theirs
+    assert batch[2].tolist() == wanted
+    assert batch[3] == tuple(dataset.samples[i][0] for i in wanted)
+
+
+@pytest.mark.parametrize(
+    ("columns", "complaint"),
+    [
+        (torch.zeros(3), "extras: a tuple of columns expected, found Tensor"),
+        ([[1, 2, 3]], "extras: a tuple of columns expected, found list"),
+        (None, "extras: a tuple of columns expected, found NoneType"),
+        ((torch.zeros(2),), "one entry for each of 3 samples expected, found 2 entries"),
+        (("a",), "found 1 entries"),
+        ((5,), "found int"),
+        ((torch.tensor(5),), "found a single value"),
+    ],
+)
+def test_extras_that_do_not_fit_are_refused(folder, columns, complaint):
+    class Wrong(CachedDataset):
+        def extras(self, indices):
+            return columns
+
+    with pytest.raises(UsageError, match=complaint):
+        Wrong(folder).__getitems__([0, 1, 2])
+
+
+class Wrapper(Dataset):
+    """As docs/howto/training-loop.md shows it."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __getitem__(self, index):
+        image, label = self.inner[index]
+        return image, label + 1, index
+
+    def __getitems__(self, indices):
+        images, labels = self.inner[indices]
+        return Batch(images, labels + 1, torch.tensor(indices))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_wrapping_dataset_has_whole_batches(dataset, expected, workers):
+    ((images, labels, indices),) = DataLoader(Wrapper(dataset), batch_size=3, sampler=[7, 3, 12], num_workers=workers)
+
+    assert torch.equal(images, expected[[7, 3, 12]])
+    assert labels.tolist() == [dataset.targets[i] + 1 for i in (7, 3, 12)]
+    assert indices.tolist() == [7, 3, 12]
+
+
+def test_labels_of_a_batch_transform_keep_their_type_in_samples(folder):
+    dataset = CachedDataset(folder, batch_transform=lambda x, y: (x, y / 4))
+
+    batch = dataset.__getitems__([11, 12])
+
+    assert batch[0][1].item() == dataset[11][1].item() == 0.25
+
+
+# -- torch's bulk loading ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_sampler_as_sampler_gives_every_sample(dataset, expected, workers):
+    sampler = BatchSampler(SequentialSampler(dataset), batch_size=8, drop_last=False)
+
+    batches = list(DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=workers))
+
+    assert [len(labels) for _, labels in batches] == [8, 8, 4]
+    assert torch.equal(torch.cat([images for images, _ in batches]), expected)
+    assert torch.cat([labels for _, labels in batches]).tolist() == dataset.targets
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor])
+def test_a_list_of_integers_is_a_batch(dataset, expected, kind):
+    images, labels = dataset[kind([3, -1])]
+
+    assert torch.equal(images, expected[[3, 19]])
+    assert (labels.dtype, labels.tolist()) == (torch.int64, [0, 1])
+
+
+def test_no_integers_are_an_empty_batch(folder):
+    for changes in ({}, {"transform": abs, "batch_transform": lambda x, y: (x, y), "crop": 4, "flip": True}):
+        images, labels = CachedDataset(folder, dtype=torch.float32, **changes)[[]]
+
+        assert images.shape == (0, 3, 4, 4) if changes else (0, 3, 8, 8)
+        assert (images.dtype, labels.dtype, labels.shape) == (torch.float32, torch.int64, (0,))
+
+
+def test_transforms_apply_to_bulk_loading_too(folder, expected):
+    dataset = CachedDataset(
+        folder,
+        transform=lambda image: image + 1,
+        target_transform=lambda label: label * 0.5,
+        batch_transform=lambda images, labels: (images * 2, labels + 1),
+    )
+
+    images, labels = dataset[[4, 15]]
+
+    assert torch.equal(images, (expected[[4, 15]] + 1) * 2)
+    assert (labels.dtype, labels.tolist()) == (torch.float64, [1.0, 1.5])
+
+
+@pytest.mark.parametrize("index", [True, slice(0, 3), (3, 4), 1.0, "3", None, [True] * 20, [[3, 4]], [3.0], range(3)])
+def test_an_index_of_another_kind_is_a_type_error(dataset, index):
+    with pytest.raises(TypeError, match="index: an integer, or for a batch a list of integers"):
+        dataset[index]
+    if not isinstance(index, tuple | range):
+        with pytest.raises(TypeError, match="index: an integer"):
+            dataset.__getitems__(index if isinstance(index, list) else [index])

@@ -1,6 +1,7 @@
 """CachedDataset under a plain DataLoader: shape and type, variants, workers, pickling, and what goes wrong."""
 
 import contextlib
+import linecache
 import os
 import pickle
 import re
@@ -152,6 +153,29 @@ def test_indices_count_from_the_end_and_end(cache):
         with pytest.raises(IndexError, match=f"{index}"):
             dataset[index]
     assert len(list(iter(dataset))) == 8  # Python's old protocol of iteration ends at the IndexError
+
+
+def test_it_prints_as_torchvisions_datasets_do(cache):
+    dataset = CachedDataset(cache, transform=v2.RandomHorizontalFlip())
+    dataset.close()
+
+    assert repr(dataset).splitlines() == [
+        "Dataset CachedDataset",
+        "    Number of datapoints: 8",
+        f"    Root location: {cache}",
+        "    Split: train",
+        "    Snapshot: 000001",
+        "    Variants: 4",
+        "    Type: torch.float16",
+        "    Transform: RandomHorizontalFlip(p=0.5)",
+    ]
+
+
+@pytest.mark.parametrize(("crop", "shape"), [(None, (3, 8, 8)), (5, (3, 5, 5)), ((4, 6), (3, 4, 6))])
+def test_its_shape_is_that_of_its_images(cache, crop, shape):
+    dataset = CachedDataset(cache, crop=crop)
+
+    assert dataset.shape == shape == tuple(dataset[0][0].shape)
 
 
 def test_what_a_training_script_asks_a_dataset(cache, photos):
@@ -330,7 +354,7 @@ def test_a_dataset_that_was_used_before_the_fork(cache, expected):
 
 def test_a_fork_after_batches_that_threads_copied_into_pooled_memory(cache, expected, monkeypatch):
     """The children have none of the parent's threads, and must not write into its buffers."""
-    monkeypatch.setattr("loaders.gather._THREADED_BYTES", 1)
+    monkeypatch.setattr("loaders.gather.THREADED_BYTES", 1)
     monkeypatch.setattr(THREADS, "count", 3)
     dataset = CachedDataset(cache)
     dataset.set_epoch(1)
@@ -578,3 +602,60 @@ def test_many_shards_with_few_descriptors(tmp_path, io):
         for index in (0, 21, 99):
             want = rendered.render(photos / dataset.samples[index][0], "train", 17)
             np.testing.assert_array_equal(dataset[index][0].numpy(), want)
+
+
+# -- settings of the script that reach into libraries ------------------------------------------------------------------
+
+
+def everything(cache):
+    """What the ways into a dataset give, for one state of torch's generator."""
+    torch.manual_seed(5)
+    found = []
+    for options in ({}, {"dtype": torch.float32}, {"dtype": torch.bfloat16}, {"crop": 6, "flip": True}):
+        dataset = CachedDataset(cache, **options)
+        found += [dataset[3][0], dataset.__getitems__([1, 0, 7]).images, dataset.__getitems__([2, 5]).labels]
+    return found
+
+
+@contextlib.contextmanager
+def double_precision():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        double_precision,
+        lambda: torch.device("meta"),
+        torch.inference_mode,
+        lambda: np.errstate(all="raise"),
+    ],
+    ids=["float64", "device", "inference", "errstate"],
+)
+def test_defaults_that_a_script_has_set_do_not_reach_into_a_dataset(cache, setting):
+    wanted = everything(cache)
+    with setting():
+        found = everything(cache)
+    for one, other in zip(wanted, found, strict=True):
+        assert other.device.type == "cpu"
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+def test_the_advice_shows_the_line_that_iterates(cache, tmp_path, monkeypatch):
+    def show(message, category, filename, lineno, *_):
+        (tmp_path / "shown").write_text(f"{linecache.getline(filename, lineno).strip()}\n{message}")
+
+    monkeypatch.setattr("warnings.showwarning", show)  # in the worker, too
+    loader = DataLoader(CachedDataset(cache), batch_size=4, num_workers=1, multiprocessing_context="fork")
+    list(loader)
+    line, text = (tmp_path / "shown").read_text().splitlines()
+    assert line == "list(loader)"
+    assert text.endswith("use num_workers=0 (decant bench SOURCE CACHE measures it)")
+
+
+def test_a_cache_in_the_home_folder_may_be_named_by_a_tilde(cache, monkeypatch):
+    monkeypatch.setenv("HOME", str(cache.parent))
+    assert torch.equal(CachedDataset(f"~/{cache.name}", variant=0)[0][0], CachedDataset(cache, variant=0)[0][0])

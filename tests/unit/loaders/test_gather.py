@@ -57,7 +57,7 @@ def test_every_row_is_its_slot(opened, kind, most):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_that_are_copied_by_several_threads(opened, kind, monkeypatch):
-    monkeypatch.setattr("loaders.gather._THREADED_BYTES", 1)
+    monkeypatch.setattr("loaders.gather.THREADED_BYTES", 1)
     monkeypatch.setattr("loaders.gather.THREADS", CopyThreads(3))
     reader, slots = opened.tensors("train"), opened.split("train")["slot"][:, 0]
     asked = np.random.default_rng(1).choice(slots, 500)

@@ -4,6 +4,9 @@ import contextlib
 import copy
 import pickle
 import socket
+import sys
+import types
+import warnings
 from itertools import islice
 
 import pytest
@@ -39,6 +42,21 @@ class Numbered(CachedDataset):
         batch = super().__getitems__(indices)
         batch.labels = torch.as_tensor(indices)
         return batch
+
+    def numbers(self):
+        """A dataset that takes and gives lists of numbers, and knows nothing of images."""
+        return Echo(len(self))
+
+
+class Echo(torch.utils.data.Dataset):
+    def __init__(self, count):
+        self.count = count
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        return index
 
 
 @pytest.fixture
@@ -169,11 +187,11 @@ def test_training_goes_on_at_the_next_sample_trained(cache, dataset, workers, gi
     again, other = resumed(cache, state)
     rest = DataLoader(again, batch_size=4, sampler=other, num_workers=workers)
 
-    assert len(rest) == 12
+    assert len(rest) == 15  # a whole epoch's, also before a pass that gives fewer
     after = numbers(rest)
     assert before + after == order_of(dataset, 2, seed=9)
     assert again.epoch == 2
-    assert len(rest) == 15  # the next epoch is a whole one
+    assert len(rest) == 15
     other.set_epoch(3)
     assert numbers(rest) == order_of(dataset, 3, seed=9)
 
@@ -267,7 +285,7 @@ def test_setting_the_epoch_again_keeps_the_place_another_one_does_not(cache, dat
     _, other = resumed(cache, state)
     other.set_epoch(5)
 
-    assert len(same) == 50
+    assert len(same) == COUNT
     assert list(same) == order_of(dataset, 4)[10:]
     assert len(other) == COUNT
 
@@ -361,6 +379,256 @@ def test_with_a_batch_sampler_of_unknown_size_the_number_has_to_be_given(dataset
     with pytest.raises(UsageError, match="cannot be known with a batch sampler of type Pairs"):
         sampler.state_dict()
     assert sampler.state_dict(6)["position"] == 6
+
+
+@pytest.mark.parametrize("wrapped", ["batch_sampler", "sampler"])
+def test_batches_fetched_ahead_of_a_batch_sampler_count_as_not_seen(cache, dataset, wrapped):
+    sampler = ShardShuffleSampler(dataset)
+    options = {"batch_size": None} if wrapped == "sampler" else {}
+    loader = DataLoader(dataset.numbers(), **{wrapped: BatchSampler(sampler, 4, False)}, **options)
+    batches = iter(to_device(loader, "cpu", prefetch=3))
+    for _ in range(5):
+        next(batches)
+
+    assert sampler.state_dict()["position"] == 20
+    batches.close()
+
+
+def test_the_epoch_may_be_set_until_the_first_sample_is_asked_for(dataset):
+    """Lightning makes its iterator before it tells the epoch."""
+    sampler = ShardShuffleSampler(dataset)
+    indices = iter(sampler)
+    sampler.set_epoch(3)
+
+    assert list(islice(indices, 5)) == order_of(dataset, 3)[:5]
+    assert sampler.state_dict()["epoch"] == 3
+    assert sampler.state_dict()["position"] == 5
+
+
+def test_an_earlier_epoch_gives_up_a_loaded_place_and_says_so(cache, dataset):
+    """Accelerate and Fabric count the epochs of a resumed run from 0."""
+    sampler = ShardShuffleSampler(dataset)
+    sampler.set_epoch(2)
+    next(iter(DataLoader(dataset, batch_size=10, sampler=sampler)))
+    _, other = resumed(cache, sampler.state_dict())
+
+    with pytest.warns(UserWarning, match=r"is of epoch 2, and its place \(sample 10\) is given up"):
+        other.set_epoch(0)
+    with warnings.catch_warnings(action="error"):
+        list(other)
+        other.set_epoch(1)
+        other.set_epoch(0)
+
+
+def test_an_epoch_that_comes_after_its_samples_were_handed_to_workers_is_told(dataset):
+    sampler = ShardShuffleSampler(dataset)
+    loader = DataLoader(dataset, batch_size=4, sampler=sampler, num_workers=1)
+    batches = iter(loader)
+
+    with pytest.warns(UserWarning, match="workers have been given samples of epoch 0 already"):
+        sampler.set_epoch(1)
+    assert numbers(batches) == order_of(dataset, 0)
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        sampler.set_epoch(2)
+
+
+# -- lengths -----------------------------------------------------------------------------------------------------------
+
+
+def lengths(sampler):
+    assert sampler.num_samples == len(sampler)
+    assert sampler.total_size == len(sampler) * sampler.num_replicas
+    return len(sampler)
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+@pytest.mark.parametrize("ranks", [1, 7])
+def test_the_length_is_a_whole_epochs_at_any_time(cache, dataset, ranks, drop_last):
+    whole = COUNT // 7 + (not drop_last) if ranks == 7 else COUNT
+    sampler = ShardShuffleSampler(dataset, ranks, 0, drop_last=drop_last)
+    assert lengths(sampler) == whole
+    batches = iter(DataLoader(dataset, batch_size=2, sampler=sampler))
+    next(batches)
+    assert lengths(sampler) == whole
+
+    again, other = resumed(cache, sampler.state_dict(), num_replicas=ranks, rank=0, drop_last=drop_last)
+    assert lengths(other) == whole
+    loader = DataLoader(again, batch_size=2, sampler=other)
+    rest = iter(loader)
+    next(rest)
+    assert lengths(other) == whole
+    assert 1 + 1 + len(list(rest)) == len(loader)
+    assert lengths(other) == whole
+
+
+def test_the_length_follows_a_refreshed_dataset(tmp_path):
+    photos = image_folder(tmp_path / "photos", count=2)
+    build(photos, tmp_path / "cache", TINY, workers=1)
+    dataset = CachedDataset(tmp_path / "cache")
+    sampler = ShardShuffleSampler(dataset)
+    write_image(photos / "cat" / "new.png", 99)
+    build(photos, tmp_path / "cache", workers=1)
+    dataset.refresh()
+
+    assert lengths(sampler) == 5
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda sampler: pickle.loads(pickle.dumps(sampler))])
+def test_a_copy_goes_on_where_the_original_would(cache, dataset, copied):
+    sampler = ShardShuffleSampler(dataset, seed=3)
+    sampler.set_epoch(1)
+    next(iter(DataLoader(dataset, batch_size=10, sampler=sampler)))
+    _, other = resumed(cache, sampler.state_dict())
+
+    assert list(copied(other)) == order_of(dataset, 1, seed=3)[10:]
+
+
+# -- whoever shares out again ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def of_two(monkeypatch):
+    """torch.distributed, as it looks to one of two processes that agree."""
+
+    def become(rank):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda: rank)
+
+    def gather(everybody, mine):
+        everybody[:] = [mine] * len(everybody)
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    become(0)
+    return become
+
+
+class EverySecondBatch(BatchSampler):
+    """What Accelerate makes of a batch sampler."""
+
+    def __init__(self, batch_sampler, process_index, split_batches=False):
+        self.batch_sampler, self.num_processes, self.process_index = batch_sampler, 2, process_index
+        self.batch_size, self.split_batches = batch_sampler.batch_size, split_batches
+
+    def __iter__(self):
+        if self.split_batches:
+            half = self.batch_size // 2
+            return (batch[half * self.process_index :][:half] for batch in self.batch_sampler)
+        return islice(iter(list(self.batch_sampler)), self.process_index, None, 2)
+
+    def __len__(self):
+        return len(self.batch_sampler) // (1 if self.split_batches else 2)
+
+
+class InLine:
+    """A sampler in the place of a dataset."""
+
+    def __init__(self, sampler):
+        self.sampler = sampler
+
+    def __len__(self):
+        return len(self.sampler)
+
+
+class EverySecond(DistributedSampler):
+    """What Lightning, Catalyst and many scripts make of samplers that they do not know."""
+
+    def __init__(self, sampler, rank):
+        super().__init__(InLine(sampler), 2, rank, shuffle=False)
+
+    def __iter__(self):
+        order = list(self.dataset.sampler)
+        return (order[index] for index in super().__iter__())
+
+
+def shared_again(kind, dataset, sampler, rank):
+    if kind == "sampler":
+        return DataLoader(dataset, batch_size=3, sampler=EverySecond(sampler, rank))
+    batches = BatchSampler(sampler, 6, False)
+    return DataLoader(dataset, batch_sampler=EverySecondBatch(batches, rank, split_batches=kind == "split"))
+
+
+KINDS = ["batches", "split", "sampler"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_sample_arrives_once_where_the_loader_shares(dataset, of_two, kind):
+    seen = []
+    for rank in range(2):
+        of_two(rank)
+        sampler = ShardShuffleSampler(dataset)
+        loader = shared_again(kind, dataset, sampler, rank)
+        assert len(loader) == (5 if kind == "batches" else 10)
+        batches = iter(loader)
+        seen += numbers(islice(batches, 2))
+        step = 12 if kind == "batches" else 6  # of both ranks
+        assert sampler.state_dict()["position"] == 2 * step
+        assert sampler.state_dict(step)["position"] == 2 * step
+        seen += numbers(batches)
+
+    assert sorted(seen) == list(range(COUNT))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_share_of_a_share_is_refused(dataset, of_two, kind):
+    of_two(1)
+    sampler = ShardShuffleSampler(dataset, num_replicas=2, rank=1)
+
+    with pytest.raises(UsageError, match=r"a share of a share: .* among 2 processes.* without num_replicas and rank"):
+        len(shared_again(kind, dataset, sampler, 1))
+    with pytest.raises(UsageError, match="a share of a share"):
+        next(iter(shared_again(kind, dataset, sampler, 1)))
+
+
+def test_the_whole_may_be_shared_again(dataset, of_two):
+    seen = []
+    for rank in range(2):
+        seen += numbers(shared_again("batches", dataset, ShardShuffleSampler(dataset, num_replicas=1, rank=0), rank))
+
+    assert sorted(seen) == list(range(COUNT))
+
+
+def test_a_sampler_that_only_knows_the_ranks_shares_nothing(dataset, of_two):
+    """A wrapper that passes for a DistributedSampler, and hands on what this one gives."""
+
+    class Handing(DistributedSampler):
+        def __init__(self, dataset, inner):
+            super().__init__(dataset)
+            self.inner = inner
+
+        def __iter__(self):
+            return (index for index in self.inner)
+
+    seen = []
+    for rank in range(2):
+        of_two(rank)
+        seen += numbers(DataLoader(dataset, sampler=Handing(dataset, ShardShuffleSampler(dataset, 2, rank))))
+
+    assert sorted(seen) == list(range(COUNT))
+
+
+def test_ranks_that_come_after_the_sampler_count(dataset, request):
+    sampler = ShardShuffleSampler(dataset)
+    assert len(sampler) == COUNT
+    request.getfixturevalue("of_two")(1)
+
+    assert (sampler.num_replicas, sampler.rank, lengths(sampler)) == (2, 1, COUNT // 2)
+    assert list(sampler) == order_of(dataset, 0, num_replicas=1, rank=0)[1::2]
+
+
+def test_with_an_accelerator_lengths_are_the_whole_and_a_loader_apart_is_told(dataset, of_two, monkeypatch):
+    of_two(1)
+    state = types.SimpleNamespace(AcceleratorState=types.SimpleNamespace(_shared_state={"device": "cpu"}))
+    monkeypatch.setitem(sys.modules, "accelerate.state", state)
+    sampler = ShardShuffleSampler(dataset)
+    given = ShardShuffleSampler(dataset, num_replicas=2, rank=1)
+
+    assert (sampler.num_replicas, sampler.rank, lengths(sampler)) == (1, 0, COUNT)
+    with pytest.warns(UserWarning, match="an Accelerator, which did not prepare this loader"):
+        share = list(sampler)
+    assert lengths(given) == COUNT // 2
+    with warnings.catch_warnings(action="error"):
+        assert share == list(given)
 
 
 # -- torchdata ---------------------------------------------------------------------------------------------------------

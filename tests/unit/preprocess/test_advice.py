@@ -27,13 +27,14 @@ def test_shares_are_parts_of_all_and_the_largest_comes_first():
     ("bound", "changes", "words"),
     [
         ("read", {"workers": 3}, "--workers 6"),
-        ("decode", {"times_larger": 3.2}, "3.2 times as large as what is kept of them; decode: {reduced: true}"),
-        ("decode", {"times_larger": 1.9}, "only more processors"),
+        ("decode", {"times_larger": 4.2}, "4.2 times as large as what is kept of them; decode: {reduced: true}"),
+        ("decode", {"times_larger": 3.9}, "only more processors"),  # no JPEG would be decoded at a half
         ("decode", {"times_larger": 9, "reduced": True}, "only more processors"),
         ("write", {}, "dtype: uint8 in the recipe halves the bytes"),
         ("write", {"dtype": "uint8"}, "a faster disk for CACHE"),
         ("normalise", {}, "later builds do without; so do normalize: imagenet"),
-        ("sync", {}, "waiting for the disk of CACHE"),
+        ("sync", {}, "waiting for the disk of CACHE (50%): a faster one, dtype: uint8 or fewer variants"),
+        ("sync", {"dtype": "uint8"}, "(50%): a faster one, a smaller size or fewer variants"),
         ("render", {}, "fewer variants help, or more workers"),
     ],
 )
@@ -70,3 +71,9 @@ def test_a_build_of_a_moment_gets_no_advice():
     stages = {"read": 0.1, "render": 0.3, "sync": 0.05}
 
     assert advice(stages, [CROP], dtype="float16", reduced=False, times_larger=1, workers=1) == ""
+
+
+@pytest.mark.parametrize("bound", ["write", "normalise", "sync"])
+def test_what_a_recipe_has_already_is_not_advised(bound):
+    assert "uint8" in told(bound)
+    assert "uint8" not in told(bound, dtype="uint8")

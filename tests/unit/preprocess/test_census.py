@@ -3,13 +3,16 @@
 import os
 
 import cv2
+import numpy as np
 
 from preprocess import census as module
 from preprocess.census import take_census
+from preprocess.reading import propose_splits
 from preprocess.recipe import Recipe
-from preprocess.scan import propose_splits, scan
+from preprocess.scan import scan
 from tests import jpegs
 from tests.helpers import picture, write_image
+from tests.tiffs import tiff
 
 
 def census_of(folder):
@@ -67,3 +70,21 @@ def test_of_many_files_some_are_looked_at_evenly_in_each_split(tmp_path, monkeyp
 
     assert (found.files, found.looked_at) == (40, 9)  # each share is rounded up
     assert found.size_hw[:, 0].tolist() == [1, 6, 12, 17, 23, 29, 1, 6, 11]
+
+
+def test_a_tiff_says_how_deep_it_is_and_what_a_decode_would_drop(tmp_path):
+    deep, plain = np.zeros((4, 5, 3), np.uint16), np.zeros((40, 50), np.uint8)
+    put(tmp_path / "deep.tif", tiff(deep))
+    put(tmp_path / "many.tif", tiff(np.zeros((4, 5, 6), np.uint8)))
+    # Its second directory lies beyond what is read of other formats.
+    put(tmp_path / "pages.tif", tiff(np.zeros((300, 400), np.uint8), pages=[(plain, {})]))
+    put(tmp_path / "plain.tif", tiff(plain))
+    put(tmp_path / "float.tif", tiff(np.zeros((4, 5), np.float32)))
+    put(tmp_path / "deep.png", cv2.imencode(".png", deep)[1].tobytes())
+
+    found = census_of(tmp_path)
+
+    assert sorted(found.deep) == ["deep.png", "deep.tif"]
+    assert found.surplus.examples == ["many.tif"]
+    assert found.pages.examples == ["pages.tif"]
+    assert found.unsized.count == 5

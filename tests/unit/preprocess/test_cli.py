@@ -1,5 +1,6 @@
 """How errors become messages and exit codes, and what an interrupt does."""
 
+import os
 import signal
 
 import pytest
@@ -8,6 +9,7 @@ from cache_store import errors as store_errors
 from preprocess import cli
 from preprocess import errors as build_errors
 from preprocess.errors import SourceError
+from preprocess.progress import _Lines
 from preprocess.report import BuildReport
 
 
@@ -133,19 +135,19 @@ def test_options_reach_the_library(decant, tmp_path):
 
     assert [str(argument) for argument in given.pop("arguments")] == [str(tmp_path), str(tmp_path / "cache"), "r.yaml"]
     assert list(given.pop("overrides")) == ["size=8", "seed=2"]
-    assert given.pop("progress") is None  # stderr is no terminal here
+    assert type(given.pop("progress")) is _Lines  # stderr is no terminal here
     flags = {"allow_shrink", "rerender", "retry_failed", "checksum"}
     assert {name for name, value in given.items() if value is True} == flags
     expected = {"workers": 3, "device": "cpu", "limit": 5, "max_failures": "2%", "shard_mib": 0.5, "dry_run": False}
     assert {name: given[name] for name in expected} == expected
 
 
-def test_strict_is_a_budget_of_none(decant):
+def test_strict_is_told_to_the_build(decant):
     given = {}
 
     decant(lambda *_, **options: given.update(options) or BuildReport("cache"), "--strict", "--max-failures", "5%")
 
-    assert given["max_failures"] == 0
+    assert (given["strict"], given["max_failures"]) == (True, "5%")
 
 
 def test_a_watch_builds_with_its_options(monkeypatch, tmp_path, capsys):
@@ -173,12 +175,53 @@ def test_a_watch_builds_with_its_options(monkeypatch, tmp_path, capsys):
     assert given.pop("source") == tmp_path
     assert str(given.pop("recipe")) == "r.yaml"
     assert [str(argument) for argument in given.pop("arguments")] == [str(tmp_path), "c", "r.yaml"]
+    assert type(given.pop("progress")) is _Lines
     assert given == {
         "settle_s": 9,
         "poll_s": 0.5,
         "overrides": ("size=8",),
         "workers": 3,
         "device": "cpu",
-        "max_failures": 0,
-        "progress": None,
+        "strict": True,
+        "max_failures": None,
     }
+
+
+def test_memory_that_is_short_is_told_in_a_line(decant):
+    code, _, err = decant(raising(MemoryError()))
+    assert (code, err) == (1, "decant: not enough memory (ulimit -v says what this shell allows)\n")
+
+
+def test_caps_of_the_shell_on_what_opencv_decodes_are_not_taken_over(decant, monkeypatch):
+    """OpenCV aborts at the first of these values, and the second would refuse the pictures of a probe."""
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "1e9")
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_WIDTH", "8")
+    seen = []
+    decant(lambda *_, **__: seen.extend(os.environ) or BuildReport("cache"))
+    assert "PATH" in seen
+    assert not [name for name in seen if name.startswith("OPENCV_IO_MAX_IMAGE_")]
+
+
+def test_what_asks_to_end_is_heard_unless_it_was_ignored_on_purpose(monkeypatch):
+    """As nohup does with SIGHUP."""
+    installed = {}
+    ignored = {signal.SIGHUP: signal.SIG_IGN}
+    monkeypatch.setattr(signal, "getsignal", lambda number: ignored.get(number, signal.SIG_DFL))
+    monkeypatch.setattr(signal, "signal", installed.__setitem__)
+    cli._settle()
+    assert installed == {signal.SIGTERM: cli._stop, signal.SIGUSR1: cli._stop}
+    ignored.clear()
+    cli._settle()
+    assert installed[signal.SIGHUP] is cli._stop
+
+
+def test_a_terminal_that_is_gone_hides_no_interrupt(decant):
+    """What draws a bar fails on the way out, and the message cannot be shown either."""
+
+    def build(*_, **__):
+        try:
+            cli._stop(signal.SIGHUP, None)
+        finally:
+            raise OSError(5, "Input/output error")
+
+    assert decant(build)[0] == 130

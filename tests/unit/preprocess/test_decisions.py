@@ -10,6 +10,7 @@ import pytest
 from preprocess import decisions
 from preprocess.augment import Pipeline, random_state, resolve
 from preprocess.decisions import Misshapen, first_other
+from preprocess.errors import SourceError
 
 TRANSFORMS = {
     "Affine": (
@@ -398,3 +399,55 @@ def test_an_equalize_with_a_mask_of_its_own_needs_pixels():
 def test_a_pipeline_that_needs_pixels_decides_nothing_without_them():
     with pytest.raises(AssertionError, match="ElasticTransform"):
         pipeline("HorizontalFlip", "ElasticTransform").decide((8, 8, 3), 0)
+
+
+# -- what would take more memory than a source may ---------------------------------------------------------------------
+
+LARGE = (
+    ({"SmallestMaxSize": {"max_size": 20}}, (4, 40), (20, 200)),
+    ({"LongestMaxSize": {"max_size": 200}}, (4, 40), (20, 200)),
+    ({"Resize": {"height": 70, "width": 60}}, (4, 40), (70, 60)),
+    ({"PadIfNeeded": {"min_height": 90, "min_width": 50}}, (4, 40), (90, 50)),
+    ({"Pad": {"padding": 9}}, (4, 40), (22, 58)),
+    ({"CropAndPad": {"percent": [1, 1], "keep_size": True, "sample_independently": False}}, (4, 40), (12, 120)),
+    ({"RandomScale": {"scale_limit": [4, 4]}}, (4, 40), (20, 200)),
+    ({"RandomSizedCrop": {"min_max_height": [2, 3], "size": [80, 80]}}, (4, 40), (80, 80)),
+    ({"RandomResizedCrop": {"size": [80, 80]}}, (4, 40), (80, 80)),
+    ({"CenterCrop": {"height": 30, "width": 30, "pad_if_needed": True}}, (4, 400), (30, 400)),
+    ({"RandomCrop": {"height": 30, "width": 30, "pad_if_needed": True}}, (400, 4), (400, 30)),
+    ({"Affine": {"scale": [5, 5], "fit_output": True}}, (4, 40), (21, 201)),
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("transform", "hw", "made"), LARGE, ids=[next(iter(one[0])) for one in LARGE])
+def test_what_a_transform_would_make_is_known_before_it_is_made(transform, hw, made):
+    ((name, args),) = transform.items()
+    given = resolve([{name: {**args, "p": 1}}], "transforms")[0]
+    image, area = pixels((*hw, 3)), made[0] * made[1]
+
+    np.testing.assert_array_equal(Pipeline(given, area)(image, 0), Pipeline(given)(image, 0))
+    message = (
+        f"^render: {name} would make {made[1]} x {made[0]} = .* Mpx of its {hw[1]} x {hw[0]}, over the cap of .*max_meg"
+    )
+    for nothing_before in ([], [{"GaussNoise": {}}]):  # by shape alone, and within the library's own call
+        bounded = Pipeline(resolve(nothing_before, "transforms")[0] + given, area - 1)
+        with pytest.raises(SourceError, match=message):
+            bounded(image, 0)
+        if bounded.other is None:
+            with pytest.raises(SourceError, match=message):
+                bounded.decide((*hw, 3), 0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_perspective_is_made_in_full_before_it_is_brought_back_to_size():
+    given = resolve([{"Perspective": {"scale": [1, 1.5], "fit_output": True, "keep_size": True, "p": 1}}], "t")[0]
+    (step,) = Pipeline(given).decide((40, 60, 3), 1)
+    assert step.params["max_height"] * step.params["max_width"] > 3000
+    assert step.shape == (40, 60, 3)
+    with pytest.raises(SourceError, match="Perspective would make"):
+        Pipeline(given, 3000).decide((40, 60, 3), 1)
+
+
+def test_an_image_may_stay_as_large_as_it_came():
+    assert Pipeline([{"HorizontalFlip": {"p": 1}}], 10)(pixels((8, 8, 3)), 0).shape == (8, 8, 3)

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 import preprocess.decode
-from preprocess.decode import decode, decoder_table, upright
+from preprocess.decode import decoder_table, upright
 from preprocess.errors import SourceError
 from preprocess.header import IMAGE_EXTENSIONS, read_header
+from preprocess.levels import apply_window
 
 HEIGHT, WIDTH = 36, 56  # OpenJPEG writes nothing smaller than 32
 ABLE = {name for name, able, _ in decoder_table() if able}
@@ -73,6 +74,11 @@ def huge_png(width: int, height: int) -> bytes:
 
     ihdr = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def decode(data: bytes, **options) -> preprocess.decode.Decoded:
+    """The decoder under test, which takes several pages only when told to."""
+    return preprocess.decode.decode(data, **({"pages": "first"} | options))
 
 
 def reason(data: bytes, **options) -> str:
@@ -280,9 +286,15 @@ def test_only_a_jpeg_is_reduced(name):
 
 @every_file
 def test_notes_name_what_is_dropped(name):
-    deep = any(word in name for word in ("16 bits", "PFM", "HDR"))
-    alpha = any(word in name for word in ("alpha", "tRNS", "transparent"))
-    expected = ("16-bit",) * deep + ("alpha",) * alpha
+    words = {
+        "16-bit": ("16 bits",),
+        "float": ("PFM", "HDR"),
+        "alpha": ("alpha", "tRNS", "transparent"),
+        "several frames": ("animated",),
+        "CMYK": ("CMYK",),
+        "several pages": ("pages",),
+    }
+    expected = tuple(note for note, some in words.items() if any(word in name for word in some))
     assert decode(FILES[name]).notes == decode(FILES[name], channels="gray").notes == expected
 
 
@@ -374,7 +386,9 @@ def test_pixels_that_opencv_reads_but_does_not_convert():
 
 
 def test_a_format_without_a_decoder():
-    assert reason(b"\0\0\0\x18ftypheic" + bytes(50)) == f"HEIC, which this OpenCV ({cv2.__version__}) cannot decode"
+    assert reason(b"\0\0\0\x18ftypheic" + bytes(50)) == (
+        "HEIC, which decant does not decode; convert it to JPEG or PNG"
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if read_header(FILES[name])])
@@ -400,11 +414,11 @@ def test_hostile_bytes_decode_or_fail_with_a_reason(name):
 def test_decoder_table():
     table = decoder_table()
     names = [name for name, _, _ in table]
-    assert len(set(names)) == len(names) == 16
+    assert len(set(names)) == len(names) == 17
     assert {"JPEG", "progressive JPEG", "CMYK JPEG", "PNG", "16-bit PNG", "WebP", "BMP", "TIFF"} <= ABLE
     for name, able, remark in table:
         if not able:
-            assert cv2.__version__ in remark or "OPENCV_IO_ENABLE_OPENEXR" in remark, name
+            assert any(why in remark for why in (cv2.__version__, "OPENCV_IO_ENABLE_OPENEXR", "not supported")), name
 
 
 def test_decoder_table_believes_only_a_decode(monkeypatch):
@@ -430,3 +444,57 @@ def test_real_photos_decode_as_opencv_decodes_them():
         decoded = decode(data)
         assert decoded.source_hw == decoded.image.shape[:2] == read_header(data).upright_hw, path
         assert np.array_equal(decoded.image, cv2.cvtColor(cv2_decode(data), cv2.COLOR_BGR2RGB)), path
+
+
+# Windows
+
+
+def twelve_bits(channels: int) -> np.ndarray:
+    """BGR or gray, as OpenCV writes it."""
+    return np.random.default_rng(channels).integers(0, 4096, (HEIGHT, WIDTH, channels)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("extension", [".png", ".tiff", ".pnm"])
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_a_window_has_the_values_of_every_format(extension, count):
+    if extension == ".pnm" and count == 4:
+        extension, count = ".ppm", 3
+    image = twelve_bits(count)
+    data = cv2_encode({".pnm": ".pgm" if count == 1 else ".ppm"}.get(extension, extension), image)
+    assert "levels: [" in reason(data)
+    colours = np.ascontiguousarray(image[..., 2::-1] if count > 1 else image)
+    expected = apply_window(colours, (0, 4095))
+    decoded = decode(data, levels=(0, 4095))
+    assert np.array_equal(decoded.image, np.broadcast_to(expected, decoded.image.shape))
+    assert decoded.notes == ("window [0, 4095]",) + ("alpha",) * (count == 4)
+    gray = apply_window(cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)[..., None] if count > 1 else colours, (0, 4095))
+    assert np.abs(decode(data, levels=(0, 4095), channels="gray").image.astype(int) - gray).max() <= 1
+
+
+@pytest.mark.skipif("JPEG 2000" not in ABLE, reason="this OpenCV reads no JPEG 2000")
+def test_the_depth_that_a_jpeg_2000_declares_is_its_own():
+    image = twelve_bits(1)[..., 0]
+    # What 16 bits move down by half of their range before coding, 12 bits move up by half of theirs.
+    data = bytearray(encode(Image.fromarray(image + np.uint16((1 << 15) - (1 << 11))), "JPEG2000"))
+    data[data.index(b"\xff\x4f\xff\x51") + 42] = 12 - 1
+    found = decode(bytes(data), channels="gray")
+    assert np.array_equal(found.image[..., 0], image >> 4)
+    assert found.notes == ("16-bit",)
+    found = decode(bytes(data), channels="gray", levels=(0, 4095))
+    assert np.array_equal(found.image[..., 0], apply_window(image, (0, 4095)))
+
+
+def test_the_window_that_a_png_is_proposed_is_the_one_of_its_sbit():
+    data = cv2_encode(".png", twelve_bits(1))
+    sbit = b"sBIT\x0c"
+    data = data[:33] + struct.pack(">I", 1) + sbit + struct.pack(">I", zlib.crc32(sbit)) + data[33:]
+    assert "levels: [0, 4095]" in reason(data)
+
+
+@every_file
+def test_files_of_8_bits_and_floats_are_left_as_they_are(name):
+    plain = decode(FILES[name])
+    if "16-bit" not in plain.notes:
+        windowed = decode(FILES[name], levels=(0, 9), extra_channels="drop")
+        assert np.array_equal(windowed.image, plain.image)
+        assert windowed.notes == plain.notes

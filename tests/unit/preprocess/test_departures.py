@@ -1,10 +1,12 @@
 """Each line that a build says of a folder that is not quite what one expects."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from preprocess import environment
-from preprocess.departures import departures
+from preprocess.departures import departures, lost_classes, lost_in_decoding, shifted
 from preprocess.paths import Paths
 from preprocess.recipe import Recipe
 from preprocess.scan import STAT, Scan, SplitScan, Tally
@@ -60,6 +62,7 @@ def test_a_folder_as_expected_is_not_worth_a_word():
         ("hidden", "2 hidden files and folders were skipped (a/.x, .git)"),
         ("other", "2 files were skipped: no image's extension, or no regular file (a/.x, .git)"),
         ("loose", "2 images lie beside the class folders and were skipped (a/.x, .git)"),
+        ("beside", "2 images lie in SOURCE beside the folders of the splits and were skipped (a/.x, .git)"),
     ],
 )
 def test_what_was_passed_over(field, line):
@@ -70,6 +73,31 @@ def test_of_many_only_a_few_are_named():
     found = scan_of(TRAIN, other=tally(*(f"{i}.txt" for i in range(1234))))
     assert said(found) == [
         "1,234 files were skipped: no image's extension, or no regular file (0.txt, 1.txt, 2.txt, …)"
+    ]
+
+
+def test_junk_is_counted_by_name_and_folders_without_images_are_named():
+    found = scan_of(TRAIN, junk=Counter({"@eaDir": 1200, "._*": 2, "Icon\r": 1}), empty_folders=["logs", "train/x"])
+    assert said(found) == [
+        "junk of file servers, desktops and editors was skipped: ._* 2, @eaDir 1,200, 'Icon\\r' 1",
+        "folders in which no image was found were skipped: 'logs', 'train/x'",
+    ]
+
+
+def test_classes_that_are_called_like_splits_and_such_folders_in_classes():
+    odd = split("train", ["Test", "cat"], [2, 3])
+    odd.nested = {"cat": ["kittens", "val"]}
+    assert said(scan_of(odd), classes=["Test", "cat"]) == [
+        "classes have the names of splits: 'Test' with 2 images",
+        "folders inside of classes have the names of splits, and belong to their classes: 'train/cat/val'",
+    ]
+
+
+def test_classes_that_are_gone():
+    assert lost_classes(["cat"], ["cat"]) == lost_classes(["cat"], []) == lost_classes(["cat", "dog"], ["cat"]) == []
+    assert lost_classes(["cat"], ["__MACOSX", "cat", "dog"]) == [
+        "classes of the snapshot are gone, 2: '__MACOSX' (0), 'dog' (2); junk by its name, which is skipped now: "
+        "'__MACOSX'"
     ]
 
 
@@ -125,6 +153,12 @@ def test_classes_at_the_end_shift_nothing():
     assert said(scan_of(split("train", ["cat"], [1])), classes=["cat"], former=CLASSES) == []
 
 
+def test_an_id_of_another_class_is_shifted():
+    assert shifted(["cat", "hound"], ["cat", "dog"]) == [
+        "class ids shift: 1 was 'dog' and is 'hound'; list 'classes' in the recipe to pin them"
+    ]
+
+
 def test_of_many_shifted_ids_ten_are_shown():
     names = [f"{i:03d}" for i in range(50)]
     (line,) = said(scan_of(split("train", ["!", *names], [1] * 51)), classes=["!", *names], former=names)
@@ -140,3 +174,27 @@ def test_notes_of_the_recipe_come_first_and_doubts_last(monkeypatch):
     assert lines[0] == "splits.train.transforms[1].ToTensorV2 was taken out; the loader gives tensors"
     assert "a/up" in lines[1]
     assert lines[2:] == ["two wheels"]
+
+
+def test_what_decoding_loses_is_said_by_its_kind():
+    noted = {
+        "16-bit": tally("a.png"),
+        "window [0, 4095]": tally("b.png", "c.png"),
+        "16-bit values beyond the window": tally("c.png"),
+        "colour profile 'Adobe RGB (1998)'": tally("d.jpg"),
+        "several pages": tally("e.tif"),
+    }
+    assert lost_in_decoding(noted) == [
+        "images with 16-bit, 1: only the high byte was kept (a.png)",
+        "images with 16-bit, 2: window [0, 4095] onto 0..255 (b.png, c.png)",
+        "images with 16-bit values beyond the window, 1: clipped (c.png)",
+        "images with several pages, 1: the first was kept (e.tif)",
+        "images with colour profile 'Adobe RGB (1998)', 1: not converted (d.jpg)",
+    ]
+
+
+def test_of_many_colour_profiles_the_usual_ones_are_named():
+    noted = {f"colour profile '{n}'": tally(*(f"{n}{i}.jpg" for i in range(n + 1))) for n in range(8)}
+    lines = lost_in_decoding(noted)
+    assert [line.split("'")[1] for line in lines[:-1]] == ["7", "6", "5", "4", "3"]
+    assert lines[-1] == "images with 3 more colour profiles, 6: not converted"

@@ -56,15 +56,15 @@ def test_a_file_that_cannot_be_read_is_a_failure_and_the_rest_are_hashed(files):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_file_that_hangs_is_given_up_and_the_rest_are_hashed(files, monkeypatch, threads):
     """A network folder that went away: the system call never returns."""
-    read_source, never = hashing.read_source, threading.Event()
+    hash_source, never = hashing.hash_source, threading.Event()
 
-    def hanging(path):
+    def hanging(path, max_bytes):
         if path in (files[0], files[20], files[21]):
             never.wait()
             raise SourceError("read", "released at the end of the test")
-        return read_source(path)
+        return hash_source(path, max_bytes)
 
-    monkeypatch.setattr(hashing, "read_source", hanging)
+    monkeypatch.setattr(hashing, "hash_source", hanging)
     began = time.monotonic()
     try:
         answer = hash_files(files, threads, 0.5, nobody)

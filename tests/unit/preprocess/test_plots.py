@@ -52,9 +52,10 @@ def test_names_are_shown_as_they_are():
     assert [name for name in texts(svg) if name in names] == names
 
 
-@pytest.mark.parametrize("sizes", [[[8, 8]], [[1, 100_000]]])
+@pytest.mark.parametrize("sizes", [[[8, 8]], [[20, 20]], [[1, 100_000]]])
 def test_ranges_of_one_value_and_wide_ones(sizes):
     assert "tensor" in texts(plots.source_sizes(np.array(sizes), (224, 224)))
+    assert texts(plots.source_sizes(np.array(sizes), (sizes[0][0], sizes[0][1])))
     assert "val" in texts(plots.scale_factors({"val": np.array(sizes[0]) / 64}))
 
 

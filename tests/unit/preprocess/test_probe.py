@@ -4,14 +4,17 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import pytest
 
 from cache_store.canonical import digest_of
 from preprocess import augment
+from preprocess import probe as probe_module
 from preprocess.decode import decode
+from preprocess.errors import SourceError, UsageError
 from preprocess.pictures import COLOUR, GRAY, PICTURES
 from preprocess.probe import probe
-from preprocess.render import DECODER
+from preprocess.render import DECODER, Renderer
 from preprocess.rendering import Rendering
 
 
@@ -88,3 +91,35 @@ def test_pictures_that_are_too_small_are_part_of_it():
     larger = rendering({"CenterCrop": {"height": 301, "width": 301}}, size_hw=(301, 301))
     assert probe(large, DECODER) == probe(large, DECODER)
     assert probe(large, DECODER) != probe(larger, DECODER)
+
+
+def test_a_script_that_has_put_opencv_s_fast_code_off_has_the_pixels_of_a_worker():
+    wanted = probe(BASE, DECODER)
+    cv2.setUseOptimized(False)
+    try:
+        assert probe(BASE, DECODER) == wanted
+        assert not cv2.useOptimized(), "it is the script's to turn on"
+    finally:
+        cv2.setUseOptimized(True)
+
+
+def capped(data, **settings):
+    raise SourceError("decode", "larger than OPENCV_IO_MAX_IMAGE_PIXELS, _WIDTH or _HEIGHT allows")
+
+
+def test_an_environment_that_keeps_opencv_from_the_pictures_is_refused():
+    with pytest.raises(UsageError, match="OPENCV_IO_MAX_IMAGE_… in the environment"):
+        probe(BASE, f"{__name__}:capped")
+
+
+def test_a_cap_on_pixels_is_no_part_of_what_an_environment_renders():
+    """A recipe that goes through something large on purpose has the probe that it always had."""
+    large = rendering({"Resize": {"height": 14000, "width": 14000, "p": 1}}, {"Resize": {"height": 32, "width": 32}})
+    renderer = probe_module.renderer_of(large, DECODER)
+    with pytest.raises(SourceError, match="196 Mpx"):
+        renderer.pixels(renderer.decode(COLOUR).image, bytes(16), 0)
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe_module, "renderer_of", lambda *given: asked.append(given[2]) or Renderer(BASE, DECODER))
+        probe(large, DECODER)
+    assert asked == [sys.maxsize]

@@ -13,6 +13,7 @@ from preprocess.recipe import load_yaml
 from preprocess.show import show
 from tests import jpegs
 from tests.helpers import picture, write_image
+from tests.tiffs import tiff
 
 
 def put(path, image):
@@ -53,18 +54,54 @@ def test_folders_of_splits(tmp_path):
             "folder": "train",
             "variants": 4,
             "transforms": [
-                {"RandomResizedCrop": {"size": [224, 224], "scale": [0.35, 1.0]}},
+                {"RandomResizedCrop": {"size": "same", "scale": [0.35, 1.0]}},
                 {"HorizontalFlip": {"p": 0.5}},
             ],
         },
         "val": {
             "folder": "val",
             "variants": 1,
-            "transforms": [{"SmallestMaxSize": {"max_size": 256}}, {"CenterCrop": {"height": 224, "width": 224}}],
+            "transforms": [
+                {"SmallestMaxSize": {"max_size": "same * 8/7"}},
+                {"CenterCrop": {"height": "same", "width": "same"}},
+            ],
         },
     }
     assert "train 4, val 4 images, 2 classes" in str(proposal)
     assert "resizing for evaluation shrinks 8, typically 1.2 times" in " ".join(str(proposal).split())
+
+
+def test_a_layout_that_a_build_refuses_is_written_down_with_the_doubt_and_what_is_lost(tmp_path):
+    for split in ("train", "val"):
+        many(tmp_path / "photos" / "images" / split, 2, 40, 40, ".png")
+        put(tmp_path / "photos" / "masks" / split / "0.png", picture(9, 40, 40))
+    (tmp_path / "photos" / "logs").mkdir()
+    with pytest.raises(UsageError, match="can be read in more than one way"):
+        build(tmp_path / "photos", tmp_path / "refused")
+
+    proposal = propose_recipe(tmp_path / "photos")
+
+    values = written(proposal, tmp_path)
+    assert {name: split["folder"] for name, split in values["splits"].items()} == {
+        "train": "images/train",
+        "val": "images/val",
+    }
+    assert "This is a guess: folders are named like the parts of a data set" in proposal.reasons["splits"][1]
+    assert "'masks': masks, boxes and annotations cannot be said in a recipe" in proposal.notes[0]
+
+
+def test_classes_and_folders_without_images_are_told(tmp_path):
+    for name in ("cat", "dog"):
+        many(tmp_path / "photos" / "Train" / name, 2, 40, 40, ".png")
+    (tmp_path / "photos" / "logs").mkdir()
+
+    proposal = propose_recipe(tmp_path / "photos")
+
+    assert proposal.found["class_counts"] == {"cat": 2, "dog": 2}
+    assert "  classes    cat 2, dog 2" in str(proposal).splitlines()
+    assert "folders in which no image was found were skipped: 'logs'" in proposal.notes
+    assert not any("add them" in note for note in proposal.notes)
+    assert written(proposal, tmp_path)["splits"]["train"]["folder"] == "Train"
 
 
 def test_the_size_of_the_cache_is_what_a_build_needs(tmp_path):
@@ -146,7 +183,7 @@ def test_a_size_that_was_asked_for(tmp_path):
 
     assert wide["size"] == [96, 160]
     assert wide["splits"]["train"]["transforms"][0]["RandomResizedCrop"]["ratio"] == [1.25, 2.2222]
-    assert wide["splits"]["val"]["transforms"][0] == {"SmallestMaxSize": {"max_size_hw": [110, 183]}}
+    assert wide["splits"]["val"]["transforms"][0] == {"SmallestMaxSize": {"max_size_hw": "same * 8/7"}}
     assert large.recipe.splits["val"].transforms[0]["SmallestMaxSize"]["max_size"] == 400
     assert "4 of 4 images are smaller; resizing for evaluation enlarges 4, at most 2.0 times" in large.text.replace(
         "\n# ", " "
@@ -284,3 +321,49 @@ def test_a_folder_without_images(tmp_path):
         propose_recipe(tmp_path)
     with pytest.raises(UsageError, match="does not exist"):
         propose_recipe(tmp_path / "none")
+
+
+def test_images_that_a_build_refuses_get_the_key_that_admits_them(tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    small = np.zeros((40, 50), np.uint8)
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(cv2.imencode(".png", values)[1].tobytes())
+    (folder / "bands.tif").write_bytes(tiff(np.zeros((40, 50, 5), np.uint8)))
+    (folder / "stack.tif").write_bytes(tiff(small, pages=[(small, {})]))
+    (folder / "plain.png").write_bytes(cv2.imencode(".png", small)[1].tobytes())
+
+    proposal = propose_recipe(folder)
+
+    decode = written(proposal, tmp_path)["decode"]
+    assert decode["levels"] == [0, 4095]
+    assert (decode["extra_channels"], decode["pages"]) == ("drop", "first")
+    assert proposal.reasons["levels"][1].startswith("3 of 3 16-bit images")
+    assert "bands.tif" in proposal.reasons["extra_channels"][1]
+    assert "stack.tif" in proposal.reasons["pages"][1]
+    assert any("the window [0, 4095] of them is kept" in note for note in proposal.notes)
+    assert not build(folder, tmp_path / "cache", proposal.recipe).failures
+
+
+def test_no_window_is_proposed_where_none_suits(tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    for name, image in (("few", values), ("many", values * 16)):
+        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
+
+    proposal = propose_recipe(folder)
+
+    assert proposal.recipe.canonical()["decode"] == Recipe().canonical()["decode"]
+    assert any("1 of 2 that were decoded will be left out" in note for note in proposal.notes)
+
+
+def test_the_median_image_is_one_of_them(tmp_path):
+    """Height and width apart, the median would be 20x20, which no image has."""
+    for number, (height, width) in enumerate([(10, 30), (20, 10), (30, 20)]):
+        write_image(tmp_path / "photos" / "cat" / f"{number}.png", number, height, width)
+
+    found = propose_recipe(tmp_path / "photos").found
+
+    assert (found["smallest_hw"], found["median_hw"], found["largest_hw"]) == ([20, 10], [10, 30], [30, 20])

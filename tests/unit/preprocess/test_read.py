@@ -5,9 +5,10 @@ import os
 
 import pytest
 
+from cache_store.canonical import digest_of
 from preprocess import read
 from preprocess.errors import SourceError
-from preprocess.read import read_source
+from preprocess.read import hash_source, most_bytes, read_source
 from preprocess.scan import stat_of
 
 
@@ -49,7 +50,7 @@ def _failing_open(monkeypatch, after_bytes):
         def __init__(self, fd, *_, **__):
             self._fd = fd
 
-        def readall(self):
+        def read(self, _):
             os.read(self._fd, after_bytes)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -75,8 +76,9 @@ def test_a_failing_medium_is_the_files_failure_and_leaks_no_descriptor(tmp_path,
     assert len(closed) == 1
 
 
+@pytest.mark.parametrize("reading", [read_source, hash_source])
 @pytest.mark.parametrize("change", ["grows", "is cut", "is rewritten"])
-def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, change):
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, change, reading):
     path = tmp_path / "a"
     path.write_bytes(b"some bytes")
     fstat, calls = os.fstat, []
@@ -96,7 +98,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, 
     monkeypatch.setattr(read.os, "fstat", fstat_then_change)
 
     with pytest.raises(SourceError, match="changed while it was read"):
-        read_source(os.fsencode(path))
+        reading(os.fsencode(path))
 
 
 def test_a_pipe_does_not_hang(tmp_path):
@@ -109,3 +111,74 @@ def test_a_pipe_does_not_hang(tmp_path):
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(SourceError, match="not a regular file|Is a directory"):
         read_source(os.fsencode(tmp_path))
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3 << 20])
+def test_a_digest_is_that_of_all_bytes(tmp_path, size):
+    data = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "a").write_bytes(data[:size])
+
+    assert hash_source(os.fsencode(tmp_path / "a")) == (
+        digest_of(data[:size]),
+        read_source(os.fsencode(tmp_path / "a"))[1],
+    )
+
+
+@pytest.mark.parametrize("reading", [read_source, hash_source])
+def test_a_file_of_holes_is_refused_before_memory_is_taken_for_it(tmp_path, reading):
+    with open(tmp_path / "a", "wb") as file:
+        file.truncate(200 << 30)
+
+    with pytest.raises(SourceError, match=r"has 200.0 GiB, over the cap of 2.7 GiB, which decode.max_megapixels") as e:
+        reading(os.fsencode(tmp_path / "a"))
+
+    assert e.value.stage == "read"
+
+
+def test_the_cap_on_a_file_has_room_for_its_pixels_in_any_format():
+    assert most_bytes(1) == 256 << 20
+    assert most_bytes(10**9) == 16 * 10**9
+
+
+@pytest.mark.parametrize("reading", [read_source, hash_source])
+def test_a_file_that_grows_all_the_time_is_not_followed(tmp_path, monkeypatch, reading):
+    """As a log that something writes under an image's name: more bytes at every read."""
+    (tmp_path / "a").write_bytes(b"1234567")
+    asked = []
+
+    class Growing:
+        def __init__(self, *_, **__):
+            pass
+
+        def read(self, count):
+            asked.append(count)
+            return b"x" * count
+
+        def readinto(self, buffer):
+            asked.append(len(buffer))
+            return len(buffer)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(read, "open", Growing, raising=False)
+    with pytest.raises(SourceError, match="changed while it was read"):
+        reading(os.fsencode(tmp_path / "a"))
+
+    assert asked == [8]
+
+
+def test_memory_that_is_short_is_the_files_failure(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"1234567")
+
+    def short(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(read, "open", short, raising=False)
+    with pytest.raises(SourceError, match="not enough memory to read it") as caught:
+        read_source(os.fsencode(tmp_path / "a"))
+
+    assert caught.value.stage == "memory"

@@ -60,6 +60,22 @@ WRONG = [
     ({"seed": "a"}, "seed: should be a valid integer, found 'a'"),
     ({"decode": 3}, "decode: keys and values expected, found 3"),
     ({"decode": {"max_megapixels": 0}}, "decode.max_megapixels: should be greater than 0, found 0"),
+    (
+        {"decode": {"level": [0, 4095]}},
+        "decode.level: unknown key; did you mean 'levels'?",
+    ),
+    (
+        {"decode": {"levels": [4095, 0]}},
+        "decode.levels: [lo, hi] of whole numbers, lo < hi, from -32768 to 65535, or high-byte expected, found "
+        "[4095, 0]",
+    ),
+    (
+        {"decode": {"levels": "high_byte"}},
+        "decode.levels: [lo, hi] of whole numbers, lo < hi, from -32768 to 65535, or high-byte expected, found "
+        "'high_byte'; did you mean 'high-byte'?",
+    ),
+    ({"decode": {"pages": "firts"}}, "decode.pages: 'firts' is unknown; did you mean 'first'?"),
+    ({"decode": {"extra_channels": "keep"}}, "decode.extra_channels: 'keep' is unknown; known are: drop"),
     ({"decode": {"reduced": "maybe"}}, "decode.reduced: should be a valid boolean, found 'maybe'"),
     ({"classes": "cat"}, "classes: should be a list, found 'cat'"),
     ({"classes": ["a", 2]}, "classes[1]: should be a valid string, found 2; write it in quotes"),
@@ -254,6 +270,30 @@ def test_what_a_compose_does_beside_the_image_is_refused(compose, message):
         Recipe.from_dict({"splits": {"train": {"transforms": compose}}})
 
 
+class OwnCompose(A.Compose):
+    """Does more than its transforms, which no recipe could say."""
+
+
+def test_a_compose_of_the_users_own_is_refused():
+    with pytest.raises(RecipeError, match="OwnCompose is a Compose of your own"):
+        Recipe.from_dict({"splits": {"train": {"transforms": OwnCompose([A.Blur()])}}})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        A.Compose([A.HorizontalFlip(), A.Compose([A.Blur()])], seed=7),
+        [A.Blur(), A.Compose([A.HorizontalFlip()], seed=7)],
+    ],
+)
+def test_the_seed_of_a_compose_is_not_dropped_without_a_word(given):
+    recipe = Recipe.from_dict({"splits": {"train": {"transforms": given}}})
+    (note,) = [note for note in recipe.notes if "seed" in note]
+    assert note.startswith("splits.train.transforms")
+    assert "seed=7, which is not used: draws follow from the recipe's seed" in note
+    assert "seed" not in str(Recipe.from_dict({"splits": {"train": {"transforms": A.Compose([A.Blur()])}}}).notes)
+
+
 # -- YAML --------------------------------------------------------------------------------------------------------------
 
 
@@ -369,12 +409,21 @@ def test_of_several_splits_without_folder_none_is_the_whole_source():
     }
 
 
+def test_open_splits_are_those_whose_folder_source_decides():
+    assert Recipe().open_splits() is None
+    splits = {"train": None, "val": {"from": "train", "fraction": 0.1}, "test": {"folder": "."}}
+    assert Recipe.from_dict({"splits": splits}).open_splits() == ["train"]
+
+
 @pytest.mark.parametrize(
     ("splits", "default"),
     [
         ({"train": None}, True),
         ({"train": {"folder": "."}}, True),
         ({"train": {"folder": "train"}, "test": {"folder": "test"}}, True),
+        ({"train": {"folder": "Train"}, "test": {"folder": "testing"}}, True),
+        ({"train": {"folder": "Test"}}, False),
+        ({"train": {"folder": "train2017"}}, False),
         ({"holdout": None}, False),
         ({"train": {"folder": "images"}}, False),
         ({"train": {"folder": "."}, "val": {"folder": "val"}}, False),
@@ -759,7 +808,16 @@ recipes = st.fixed_dictionaries(
         "dtype": st.sampled_from(["float16", "uint8"]),
         "normalize": st.sampled_from(["dataset", "imagenet", {"mean": [0.1, 0, 0.5], "std": [1, 0.3, 0.25]}]),
         "seed": whole(0, 2**63 - 1),
-        "decode": st.fixed_dictionaries({}, optional={"max_megapixels": whole(1, 999), "reduced": st.booleans()}),
+        "decode": st.fixed_dictionaries(
+            {},
+            optional={
+                "max_megapixels": whole(1, 999),
+                "reduced": st.booleans(),
+                "levels": st.sampled_from([None, "high-byte", [0, 4095], [-1000, 400]]),
+                "extra_channels": st.sampled_from([None, "drop"]),
+                "pages": st.sampled_from([None, "first"]),
+            },
+        ),
         "classes": st.one_of(st.none(), st.lists(st.text(max_size=3), unique=True, max_size=3)),
         "splits": st.one_of(st.none(), st.dictionaries(st.sampled_from(["train", "val", "x"]), split, min_size=1)),
     },
@@ -849,3 +907,31 @@ def test_overrides_are_part_of_the_recipe_that_is_read(tmp_path):
     assert Recipe.from_yaml(tmp_path / "recipe.yaml", ["size=64"]) == Recipe(size=64, seed=3)
     with pytest.raises(RecipeError, match="sise: unknown key"):
         Recipe.from_yaml(tmp_path / "recipe.yaml", ["sise=64"])
+
+
+@pytest.mark.parametrize(
+    "levels", [[0, True], [0.0, 9.0], [0, 65536], [-32769, 0], [0], [0, 1, 2], 5, {}, "high byte s"]
+)
+def test_levels_that_cannot_be_meant(levels):
+    with pytest.raises(RecipeError, match=r"decode\.levels: \[lo, hi\]"):
+        Recipe(decode={"levels": levels})
+
+
+def test_keys_for_odd_images_are_in_the_canonical_form_only_when_set():
+    assert Recipe(decode={"levels": None, "pages": None}).canonical()["decode"] == Recipe().canonical()["decode"]
+    decode = {"levels": [0, 4095], "extra_channels": "drop", "pages": "first"}
+    recipe = Recipe(decode=decode)
+    assert recipe.canonical()["decode"] == {"max_megapixels": 179.0, "reduced": False} | decode
+    assert Recipe.from_dict(recipe.canonical()) == recipe != Recipe()
+
+
+def test_only_a_window_is_part_of_the_identity():
+    def rendering(**decode):
+        return Recipe(decode=decode).with_splits([("train", ".")]).rendering("train", "opencv", "")
+
+    plain, window = rendering(), rendering(levels=[0, 4095], pages="first")
+    admitted = rendering(levels="high-byte", extra_channels="drop", pages="first")
+    assert plain.pixels_id == admitted.pixels_id != window.pixels_id
+    assert plain.decode_arguments == {}
+    assert window.decode_arguments == {"levels": (0, 4095), "pages": "first"}
+    assert admitted.decode_arguments == {"levels": "high-byte", "extra_channels": "drop", "pages": "first"}

@@ -1,5 +1,7 @@
 """From bytes to pixels: exact sums, the one normalisation, and no exception but ours."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from cache_store.canonical import digest_of
 from cache_store.normalise import normalisation_table, normalise
 from preprocess import augment
-from preprocess.errors import SourceError
+from preprocess.decode import decode
+from preprocess.errors import SourceError, UsageError
+from preprocess.levels import apply_window
 from preprocess.plan import REMEMBERED_STAGES
 from preprocess.render import Normaliser, Renderer, channel_sums, to_planes
 from preprocess.rendering import Rendering
@@ -218,3 +222,35 @@ def test_a_result_of_another_shape_or_type_is_refused(monkeypatch, out, found):
     monkeypatch.setattr(renderer, "_pipeline", lambda image, state: out)
     with pytest.raises(SourceError, match=rf"uint8 \(24, 20, 3\) expected, the transforms gave {found}"):
         renderer.pixels(picture(0), bytes(16), 0)
+
+
+# -- what the recipe says of odd images --------------------------------------------------------------------------------
+
+
+def plain_decoder(data, *, channels, max_pixels, reduce_to):
+    return decode(data, channels=channels, max_pixels=max_pixels, reduce_to=reduce_to)
+
+
+def window_decoder(data, *, levels=None, **options):
+    return decode(data, levels=levels, **options)
+
+
+def deep() -> tuple[np.ndarray, bytes]:
+    values = (np.arange(24 * 20, dtype=np.uint16) * 8).reshape(24, 20)
+    return values, cv2.imencode(".png", values)[1].tobytes()
+
+
+def test_a_window_is_applied_before_the_transforms():
+    values, data = deep()
+    found = Renderer(replace(rendering(channels="gray"), window=(0, 4095))).decode(data).image
+    assert np.array_equal(found[..., 0], apply_window(values, (0, 4095)))
+
+
+def test_decoders_of_old_go_on_where_no_key_is_set_and_are_told_where_one_is():
+    here = f"{__name__}:plain_decoder"
+    assert Renderer(rendering(), here).decode(cv2.imencode(".png", deep()[0] * 16)[1].tobytes())
+    wanted = replace(rendering(), window=(0, 4095), admitted=(("pages", "first"),))
+    with pytest.raises(UsageError, match="takes no argument 'pages', which the recipe's decode.pages is for"):
+        Renderer(wanted, here)
+    assert Renderer(replace(rendering(), window=(0, 4095)), f"{__name__}:window_decoder").decode(deep()[1])
+    assert Renderer(wanted, f"{__name__}:window_decoder")

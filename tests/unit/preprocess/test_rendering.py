@@ -36,12 +36,22 @@ def test_the_identities_are_frozen():
         {"reduced": True},
         {"engine": "nvjpeg+torch"},
         {"probe": "01"},
+        {"window": (0, 4095)},
     ],
 )
 def test_whatever_changes_pixels_changes_both_identities(change):
     other = replace(BASE, **change)
     assert other.pixels_id != BASE.pixels_id
     assert other.with_statistics(STATISTICS).tensors_id != BASE.with_statistics(STATISTICS).tensors_id
+
+
+def test_what_is_admitted_changes_no_identity_and_no_equality():
+    other = replace(BASE, admitted=(("levels", "high-byte"), ("pages", "first")))
+    assert other == BASE
+    assert other.pixels_id == BASE.pixels_id
+    assert other.decode_arguments == {"levels": "high-byte", "pages": "first"}
+    assert BASE.decode_arguments == {}
+    assert replace(other, window=(0, 9)).decode_arguments == {"levels": (0, 9), "pages": "first"}
 
 
 def test_normalisation_and_type_change_the_tensors_alone():

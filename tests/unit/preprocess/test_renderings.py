@@ -1,5 +1,7 @@
 """One image rendered outside of a build, and renderings read back from a cache."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -145,11 +147,12 @@ def test_what_cannot_be_rendered_says_why(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float16", "uint8"])
 @pytest.mark.parametrize("channels", ["rgb", "gray"])
-def test_a_stored_rendering_is_the_one_that_was_described(dtype, channels):
+@pytest.mark.parametrize("window", [None, (-1000, 4095)])
+def test_a_stored_rendering_is_the_one_that_was_described(dtype, channels, window):
     count = 3 if channels == "rgb" else 1
-    given = Rendering((16, 20), channels, dtype, (CROP,), 5, True, "opencv", "ab")
+    given = Rendering((16, 20), channels, dtype, (CROP,), 5, True, "opencv", "ab", window=window)
     given = given.with_statistics(((0.25,) * count, (0.5,) * count))
-    again = stored_rendering({"rendering": given.describe()})
+    again = stored_rendering({"rendering": json.loads(json.dumps(given.describe()))})
     assert again == given
     assert again.tensors_id == given.tensors_id
     assert normalisation_table(*again.statistics).shape == (count, 256) if dtype == "float16" else not again.statistics

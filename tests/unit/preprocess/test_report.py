@@ -51,6 +51,43 @@ def test_nothing_to_do_in_words():
     assert not any("rendered" in line for line in lines)
 
 
+def test_classes_are_shown_first_and_last_with_their_images():
+    few, many = {"cat": 1200, "dog\n": 0}, {f"{i:03d}": i for i in range(1000)}
+
+    assert "  classes    cat 1,200, 'dog\\n' 0" in str(report(class_counts=few)).splitlines()
+    assert "  classes    000 0, 001 1, 002 2, …, 998 998, 999 999" in str(report(class_counts=many)).splitlines()
+    assert "  classes    cat 1,200, 'dog\\n' 0" in str(report(class_counts=few, dry_run=True)).splitlines()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_class_ids_that_shift_are_told_in_the_first_line(dry_run):
+    shift = "class ids shift: 'cat' 0 -> 1"
+
+    lines = str(report(shift=shift, departures=["else", shift], dry_run=dry_run)).splitlines()
+
+    assert lines[0] == shift
+    assert "  note       else" in lines
+    assert not any(shift in line for line in lines[1:])
+
+
+def test_without_labels_there_is_no_training_loop_but_how_to_give_some():
+    text = " ".join(str(report(unlabelled=["train"], samples={"train": 9, "val": 3})).split())
+
+    assert "To train from it" not in text
+    assert "The images of split 'train' have no labels: each is -1" in text
+    assert "into a folder for each class" in text
+    assert "CachedDataset('/data/cache', split='train', targets=…)" in text
+
+
+def test_the_training_loop_is_for_a_split_with_labels():
+    def loader(**changes):
+        return report(**changes).loading_lines()[-1]
+
+    assert "split='train'" in loader(unlabelled=["test"], samples={"test": 9, "train": 3})
+    assert "split='val'" in loader(unlabelled=["test"], samples={"test": 9, "val": 3})
+    assert "split='test'" in loader(unlabelled=["test"], samples={"test": 9})
+
+
 def test_what_could_be_freed_is_said_only_where_there_is_some():
     assert "decant gc would free 1.5 GiB" in str(report(reclaimable_bytes=3 << 29))
     assert "gc" not in str(report())

@@ -1,6 +1,7 @@
 """How much a recipe enlarges or shrinks, told from sizes and digests: against what the transforms really do."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from cache_store.manifest import SplitTable
 from preprocess import augment
 from preprocess.augment import random_state
 from preprocess.rendering import Rendering
-from preprocess.scales import MOST, scales
+from preprocess.scales import MOST, enlarged, scales
 
 SIZES = [(40, 80), (16, 16), (100, 50)]
 
@@ -91,3 +92,23 @@ def test_a_split_without_samples_has_no_factor():
     found = scales(table([]), rendering({"Resize": {"height": 16, "width": 16}}))
 
     assert (found.total, len(found.factors), found.counts()) == (0, 0, (0, 0, 0))
+
+
+class Planned:
+    """As much of a plan as counts."""
+
+    def __init__(self, given):
+        self.renderings = {"train": given}
+        self.recipe = SimpleNamespace(size=given.size_hw)
+
+
+def test_a_build_that_enlarges_most_of_its_images_says_so():
+    cover = {"SmallestMaxSize": {"max_size": 256}}, {"CenterCrop": {"height": 224, "width": 224}}
+    small, large = table([(32, 32)] * 3), table([(200, 300)] * 3)
+    given = rendering(*cover, size=224)
+    told = enlarged(SimpleNamespace(splits={"train": small}), Planned(given))
+    assert told == [
+        "split 'train': all images are enlarged, in the median 8.0 times a side: that adds bytes, not detail; "
+        "size 28x28 is about what they have"
+    ]
+    assert enlarged(SimpleNamespace(splits={"train": large}), Planned(given)) == []

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import socket
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from torchvision.datasets import ImageFolder
 
 from preprocess.errors import UsageError
 from preprocess.header import IMAGE_EXTENSIONS
+from preprocess.reading import propose_splits
 from preprocess.recipe import Recipe
-from preprocess.scan import STAT, class_table, propose_splits, scan, stat_of
+from preprocess.scan import STAT, check_folder, class_table, holds_images, scan, stat_of
 
 
 def touch(path: Path) -> Path:
@@ -192,6 +194,61 @@ def test_a_link_to_nothing_is_kept_so_that_reading_says_why(tmp_path):
     assert found.other.examples == ["a/folder"]
 
 
+JUNK = ["@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN", "lost+found", "thumbnails", "System Volume Information"]
+HIDDEN_JUNK = [".ipynb_checkpoints", ".thumbnails"]
+
+
+@pytest.mark.parametrize("place", ["", "a/", "a/b/", "train/", "train/a/"])
+def test_junk_is_neither_class_nor_sample_at_any_depth_and_is_counted_by_name(tmp_path, place):
+    kept = "train/a/1.jpg" if place.startswith("train") else "a/b/1.jpg"
+    junk = [f"{place}{name}/x.jpg" for name in (*JUNK, *HIDDEN_JUNK)] + [f"{place}{name}/deep/y.jpg" for name in JUNK]
+    source = tree(tmp_path / "source", kept, *junk, f"{place}Thumbs.db", f"{place}.DS_Store", f"{place}._1.jpg")
+    found = scanned(source)
+    assert samples_of(found) == [(kept, "a")]
+    assert found.splits["train"].class_names == ["a"]
+    assert found.junk == Counter([*JUNK, *HIDDEN_JUNK, "Thumbs.db", ".DS_Store", "._*"])
+    assert found.hidden.count == 4
+    assert found.other.count == 0
+    assert found.empty_folders == []
+
+
+def test_images_beside_the_folders_of_splits_are_noted(tmp_path):
+    source = tree(tmp_path / "source", "train/a/1.jpg", "2.jpg", "3.jpg", "readme.txt", ".hidden.jpg")
+    found = scanned(source)
+    assert (found.beside.count, found.beside.examples) == (2, ["2.jpg", "3.jpg"])
+    assert (found.loose.count, found.other.count, found.hidden.count) == (0, 0, 0)
+
+
+def test_folders_without_images_beside_the_images_of_a_flat_folder_are_noted(tmp_path):
+    assert scanned(tree(tmp_path / "source", "train/1.jpg", "train/logs/x.txt")).empty_folders == ["train/logs"]
+
+
+def test_folders_with_images_inside_of_classes_are_told(tmp_path):
+    source = tree(tmp_path / "source", "a/1.jpg", "a/b/c/2.jpg", "a/d/x.txt", "e/f/3.jpg", "e/b/4.jpg", "g/5.jpg")
+    split = scanned(source).splits["train"]
+    assert split.nested == {"a": ["b"], "e": ["b", "f"]}
+    assert split.nested_alone == {"e"}
+    assert split.class_counts() == {"a": 2, "e": 2, "g": 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(["a/b/1.jpg"], True), (["a/1.txt", "b/"], False), ([".x/1.jpg", "@eaDir/1.jpg", "._1.jpg"], False), ([], False)],
+)
+def test_whether_a_folder_holds_an_image(tmp_path, names, expected):
+    source = tree(tmp_path / "source", *names)
+    (source / "loop").symlink_to(source)
+    assert holds_images(source) is expected
+
+
+def test_the_look_for_images_ends_at_the_first(tmp_path, monkeypatch):
+    source = tree(tmp_path / "source", *(f"{c}/{i}.jpg" for c in "abcdefgh" for i in range(3)))
+    listed, real = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or real(path))
+    assert holds_images(source)
+    assert len(listed) == 2
+
+
 # -- loops -------------------------------------------------------------------------------------------------------------
 
 
@@ -354,27 +411,6 @@ def test_names_that_are_not_utf8_survive(tmp_path):
 # -- splits ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["train/a/1.jpg"], [("train", "train")]),
-        (["val/a/1.jpg", "train/a/1.jpg"], [("train", "train"), ("val", "val")]),
-        (
-            [f"{name}/a/1.jpg" for name in ("test", "validation", "valid", "val", "train")],
-            [(name, name) for name in ("train", "val", "valid", "validation", "test")],
-        ),
-        (["train/a/1.jpg", "cat/1.jpg"], [("train", ".")]),
-        (["Train/1.jpg", "val/1.jpg"], [("train", ".")]),
-        (["cat/1.jpg", "dog/1.jpg"], [("train", ".")]),
-        (["train/a/1.jpg", "readme.txt", ".git/config", "1.jpg"], [("train", "train")]),
-        (["1.jpg"], [("train", ".")]),
-        ([], [("train", ".")]),
-    ],
-)
-def test_folders_are_splits_only_if_all_have_split_names(tmp_path, names, expected):
-    assert propose_splits(tree(tmp_path / "source", *names)) == expected
-
-
 def test_classes_are_one_table_over_all_splits(tmp_path):
     source = tree(tmp_path / "source", "train/b/1.jpg", "train/c/", "val/a/1.jpg", "val/b/2.jpg")
     found = scanned(source)
@@ -442,12 +478,12 @@ def test_a_source_without_images_is_refused_with_the_extensions(tmp_path, names)
 
 def test_a_source_that_is_missing_or_a_file_is_refused(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
-        propose_splits(tmp_path / "none")
+        check_folder(tmp_path / "none")
     with pytest.raises(UsageError, match="is a file; a folder of images expected"):
-        propose_splits(touch(tmp_path / "file"))
+        check_folder(touch(tmp_path / "file"))
     (tmp_path / "link").symlink_to(tmp_path / "none")
     with pytest.raises(UsageError, match="does not exist"):
-        propose_splits(tmp_path / "link")
+        check_folder(tmp_path / "link")
 
 
 # -- stat --------------------------------------------------------------------------------------------------------------
@@ -468,3 +504,13 @@ def test_the_largest_inode_fits():
     values[1] = 2**64 - 1
     numbers = stat_of(os.stat_result(values, {"st_mtime_ns": 0, "st_ctime_ns": 0}))
     assert np.array([numbers], STAT)["inode"][0] == -1
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "kept"),
+    [(1 << 63, (1 << 63) - 1), (1 << 80, (1 << 63) - 1), (-(1 << 63) - 1, -(1 << 63)), ((1 << 63) - 1, (1 << 63) - 1)],
+)
+def test_a_time_that_no_int64_holds_is_the_nearest_one(time_ns, kept):
+    numbers = stat_of(os.stat_result(list(os.stat("/")), {"st_mtime_ns": time_ns, "st_ctime_ns": time_ns}))
+    found = np.array([numbers], STAT)[0]
+    assert (found["mtime_ns"], found["ctime_ns"]) == (kept, kept)

@@ -5,10 +5,12 @@ import json
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from cache_store import open_cache
 from cache_store.errors import IntegrityError, NotFoundError, StorageError, UsageError
 from cache_store.shard import checksum
+from preprocess import commands
 from preprocess.builder import build
 from preprocess.sheet import Grid
 from preprocess.show import contact_sheet, show
@@ -55,7 +57,7 @@ def test_the_summary(cache):
         mean = opened.split("train").mean
     text = show(cache)
     assert "train: 4 samples x 3 of float16 3x8x8, 4.5 KiB; val: 20 samples x 1 of" in text
-    assert "   classes  2: cat, dog" in text.splitlines()
+    assert "   classes  2: cat 12, dog 12" in text.splitlines()
     assert f"      mean  {', '.join(f'{value:.6f}' for value in mean)}" in text.splitlines()
     found = json.loads(show(cache, as_json=True))
     assert found["snapshot"] == "000001"
@@ -64,6 +66,8 @@ def test_the_summary(cache):
     assert list(found["splits"]) == ["train", "val", "test"]
     assert found["mean"] == list(mean)
     assert found["splits"]["train"]["bytes"] == 4 * 3 * 3 * 8 * 8 * 2
+    assert found["levels"] == {"recipe": None, "looked_at": 4 + 8 + 1, "few": 0}
+    assert "    levels  of 16-bit values the high byte is kept" in text.splitlines()
 
 
 def test_samples_by_number(cache):
@@ -151,6 +155,54 @@ def test_what_is_not_there_is_said_with_what_is(cache, tmp_path):
 def test_a_picture_that_cannot_be_written_is_a_storage_error(cache, tmp_path):
     with pytest.raises(StorageError):
         show(cache, output=tmp_path / "no" / "such" / "folder.png")
+
+
+def test_samples_by_path(cache, tmp_path):
+    found = json.loads(show(cache, ("val/dog/003.png", "./val/cat/000.png", -1), as_json=True))
+    assert [(one["split"], one["sample"], one["path"]) for one in found] == [
+        ("val", 13, "val/dog/003.png"),
+        ("val", 0, "val/cat/000.png"),
+        ("val", 19, "val/dog/009.png"),
+    ]
+    assert show(cache, ("train/cat/000.png",)) == show(cache, (0,))
+    show(cache, ("val/dog/003.png",), output=tmp_path / "look.png")
+    np.testing.assert_array_equal(tile(tmp_path / "look.png", Grid((8, 8), 1, 1), 0), seen(cache, "val", 13, 0))
+
+
+@pytest.mark.parametrize(
+    ("path", "split", "message"),
+    [
+        ("train/cat/00.png", None, "split 'train' has no sample 'train/cat/00.png'; the nearest are: train/cat/00"),
+        ("photos/val/cat/007.png", "val", "; the nearest are: val/cat/007.png, val/dog/007.png$"),
+        ("val/cat/007.png", "train", "but split 'val' has one: --split val"),
+        ("zzzzzz", None, "split 'train' has no sample 'zzzzzz'; paths are relative to SOURCE"),
+    ],
+)
+def test_a_path_that_is_no_sample_is_not_found_and_its_neighbours_are_named(cache, path, split, message):
+    with pytest.raises(NotFoundError, match=message):
+        show(cache, (path,), split)
+
+
+def test_an_image_that_was_left_out_says_why(tmp_path):
+    image_folder(tmp_path / "photos", count=2)
+    (tmp_path / "photos" / "cat" / "bad.jpg").write_bytes(b"no image")
+    build(tmp_path / "photos", tmp_path / "cache", {"size": 8}, workers=1)
+    with pytest.raises(NotFoundError, match=r"'cat/bad.jpg' was left out of the cache: decode: not an image"):
+        show(tmp_path / "cache", ("cat/bad.jpg",))
+
+
+def test_a_number_on_the_command_line_is_an_index_and_anything_else_a_path(tmp_path):
+    write_image(tmp_path / "photos" / "0.png", 1)
+    write_image(tmp_path / "photos" / "1.png", 2)
+    build(tmp_path / "photos", tmp_path / "cache", {"size": 8}, workers=1)
+
+    def shown(*arguments):
+        result = CliRunner().invoke(commands.show, ["--json", str(tmp_path / "cache"), *arguments])
+        return [one["path"] for one in json.loads(result.output)] if not result.exception else result.exception
+
+    assert shown("1", "0.png") == ["1.png", "0.png"]
+    assert shown("--", "-1") == ["1.png"]
+    assert isinstance(shown("./1"), NotFoundError)
 
 
 def test_nothing_to_draw_is_refused(cache):

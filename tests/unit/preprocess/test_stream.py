@@ -370,10 +370,10 @@ def test_a_file_that_changes_before_it_is_rendered_is_a_failure(tmp_path, files,
 def test_a_file_that_is_long_in_being_read_is_the_one_in_hand(tmp_path, files, monkeypatch):
     go, real = threading.Event(), reader.read_one
 
-    def stuck(path):
+    def stuck(path, max_bytes):
         if path == files[4]:
             go.wait(20)
-        return real(path)
+        return real(path, max_bytes)
 
     monkeypatch.setattr(reader, "read_one", stuck)
     builder = Builder(tmp_path / "stream", rendering())

@@ -232,6 +232,9 @@ def test_what_cannot_be_meant_is_refused_as_a_build_refuses_it(photos, tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no image"):
         preview(tmp_path / "empty")
+    image_folder(tmp_path / "doubt", ("images", "masks"), count=1)
+    with pytest.raises(UsageError, match="can be read in more than one way"):
+        preview(tmp_path / "doubt")
     image_folder(tmp_path / "half" / "train")
     (tmp_path / "half" / "val" / "cat").mkdir(parents=True)
     with pytest.raises(UsageError, match="split 'val' has no image in SOURCE"):

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from preprocess.decode import decode
 from preprocess.torch_engine.baseline import jpeg_for_nvjpeg
 from tests.jpegs import BIG, NVJPEGS, OPENCVS, adobe, exif, inserted, jpeg, segment, stored
 
@@ -95,3 +96,10 @@ def test_opencv_decodes_what_has_no_huffman_tables(mode):
     """So that such a file would be lost if it were nvJPEG's."""
     found = cv2.imdecode(np.frombuffer(OPENCVS["no Huffman tables"], np.uint8), mode)
     assert np.array_equal(found, cv2.imdecode(np.frombuffer(PLAIN, np.uint8), mode))
+
+
+def test_what_is_left_as_it_is_in_a_jpeg_is_noted_on_the_gpus_way_too():
+    data = inserted(jpeg(), segment(0xFFE2, b"ICC_PROFILE\0\1\1" + b"nonsense" * 20))
+    given = jpeg_for_nvjpeg(data, max_pixels=10**6)
+    assert given.notes == decode(data).notes == ("colour profile 'that cannot be read'",)
+    assert jpeg_for_nvjpeg(jpeg(), max_pixels=10**6).notes == ()

@@ -1,0 +1,227 @@
+"""How the folders of SOURCE may be read: as splits, as classes, or as another layout than either.
+
+A reading is made from the names in SOURCE (`read_names`) and then compared with what the scan found (`look_inside`).
+Both name a doubt where it is not certain, and the reading that the doubt suggests.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from preprocess.names import SPLIT_NAMES, is_image_word, is_target_word, probable_split_of, split_of
+from preprocess.scan import Scan, SplitScan, folders_in, holds_images
+
+_NAMES_SHOWN = 5
+
+Splits = list[tuple[str, str]]
+"""(split, its folder in SOURCE), in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One way to understand SOURCE.
+
+    Attributes
+    ----------
+    splits : what it takes for splits
+    doubt : why a build does not take this for granted; empty: it does
+    other : another reading that is as good
+    empty : folders beside the splits that hold no image
+    left_out : what of SOURCE a recipe cannot use, a line each
+    """
+
+    splits: Splits
+    doubt: str = ""
+    other: Splits = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+# -- by name -----------------------------------------------------------------------------------------------------------
+
+
+def read_names(source: Path, below: str = "") -> Reading:
+    """What the names of the folders in SOURCE, or in a folder of it, say.
+
+    Other folders are looked into up to their first image, and only if some are named like splits.
+
+    Raises
+    ------
+    UsageError : SOURCE does not exist or is not a folder
+    """
+    place = source / below
+    folders = folders_in(place)
+    certain = {name: split for name in folders if (split := split_of(name))}
+    probable = {name: split for name in folders if name not in certain and (split := probable_split_of(name))}
+    probable = {name: split for name, split in probable.items() if holds_images(place / name)}
+    if not certain and not probable:
+        return Reading([("train", below or ".")])
+    others = [name for name in folders if name not in certain and name not in probable]
+    filled = [name for name in others if holds_images(place / name)]
+    named = certain | probable
+    splits = [(split, _join(below, name)) for split, name in _in_order(named)]
+    reading = Reading(
+        splits,
+        empty=[_join(below, name) for name in others if name not in filled],
+        left_out=_targets_left_out([_join(below, name) for name in others if is_target_word(name)]),
+    )
+    if filled:
+        doubt = f"folders named like splits ({listed(named)}) stand beside other folders with images ({listed(filled)})"
+        if not any(holds_images(place / name) for name in named):
+            return Reading([("train", below or ".")], doubt)
+        if len(set(named.values())) == 1 and not any(_has_class_folders(place / name) for name in named):
+            return Reading([("train", below or ".")], doubt, splits)
+        return replace(reading, doubt=doubt)
+    twice = [name for name, split in named.items() if list(named.values()).count(split) > 1]
+    if twice:
+        meaning = ", ".join(map(repr, sorted({named[name] for name in twice})))
+        return replace(reading, doubt=f"the folders {listed(twice)} mean one and the same split, {meaning}")
+    if probable:
+        return replace(reading, doubt=f"folders look like splits without being called exactly so ({listed(probable)})")
+    return reading
+
+
+def _in_order(named: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(split, folder); where several folders mean one split, each split is called as its folder."""
+    meanings = list(named.values())
+    pairs = [(split if meanings.count(split) == 1 else _as_split(name), name) for name, split in named.items()]
+    return sorted(pairs, key=lambda pair: (SPLIT_NAMES.index(named[pair[1]]), pair[1]))
+
+
+def _as_split(name: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "_" for c in name)
+
+
+def _has_class_folders(folder: Path) -> bool:
+    return any(holds_images(folder / name) for name in folders_in(folder))
+
+
+# -- by content --------------------------------------------------------------------------------------------------------
+
+
+def look_inside(source: Path, reading: Reading, scanned: Scan) -> Reading | None:
+    """The doubt that the scan of a reading leaves, with a reading that fits better; None if it leaves none."""
+    for look in (_parts_of_a_data_set, _splits_as_classes, _one_folder_around_all, _splits_in_classes):
+        better = look(source, reading, scanned)
+        if better is not None:
+            return better
+    return None
+
+
+def _parts_of_a_data_set(source: Path, reading: Reading, scanned: Scan) -> Reading | None:
+    """images/ and masks/, images/ and labels/, JPEGImages/ and SegmentationClass/, in SOURCE or in its splits."""
+    found: list[str] = []
+    splits: Splits = []
+    left_out: list[str] = []
+    alone: list[str] = []
+    for name, split in scanned.splits.items():
+        counts = split.class_counts()
+        filled = [each for each, count in counts.items() if count]
+        images = [each for each in filled if is_image_word(each)]
+        targets = [each for each in counts if is_target_word(each)]
+        only_targets = bool(filled) and all(map(is_target_word, filled))
+        if not only_targets and not (images and (targets or len(filled) == len(images))):
+            splits.append((name, split.folder))
+            continue
+        found += [_join(split.folder, each) for each in [*images, *targets]]
+        if only_targets:
+            splits.append((name, split.folder))
+            alone.append(split.folder)
+            continue
+        left_out += [_join(split.folder, each) for each in targets]
+        inner = _join(split.folder, images[0])
+        splits += read_names(source, inner).splits if len(scanned.splits) == 1 else [(name, inner)]
+    if not found:
+        return None
+    doubt = f"folders are named like the parts of a data set, not like classes ({listed(found)})"
+    loose = [f"images that lie loose in {listed(alone)} need a folder of their own to be a split"] if alone else []
+    return Reading(splits, doubt, left_out=_targets_left_out(left_out) + loose)
+
+
+def _targets_left_out(folders: list[str]) -> list[str]:
+    lost = f"{listed(folders)}: masks, boxes and annotations cannot be said in a recipe; only the images are taken"
+    return [lost] if folders else []
+
+
+def _splits_as_classes(source: Path, reading: Reading, scanned: Scan) -> Reading | None:
+    """train/train/, or train/ and test/ inside of train/."""
+    found: list[str] = []
+    splits: Splits = []
+    for name, split in scanned.splits.items():
+        filled = [each for each, count in split.class_counts().items() if count]
+        meant = [each for each in filled if _any_split_of(each)]
+        if not filled or len(meant) < len(filled):
+            splits.append((name, split.folder))
+            continue
+        found += [_join(split.folder, each) for each in meant]
+        own = [each for each in meant if _any_split_of(each) == (_any_split_of(split.folder.split("/")[-1]) or name)]
+        if len(scanned.splits) == 1:
+            splits = read_names(source, split.folder).splits
+        else:
+            splits.append((name, _join(split.folder, (own or meant)[0])))
+    doubt = f"folders named like splits stand where classes do ({listed(found)})"
+    return Reading(splits, doubt) if found else None
+
+
+def _one_folder_around_all(source: Path, reading: Reading, scanned: Scan) -> Reading | None:
+    """A single class that holds nothing but folders with images: photos/dataset/<class>/…"""
+    filled = filled_classes(scanned)
+    places = [(name, split, split.class_counts()) for name, split in scanned.splits.items() if len(split.paths)]
+    if len(filled) != 1 or not all(filled <= split.nested_alone for _, split, _ in places):
+        return None
+    roots = {name: _root(split) for name, split, _ in places}
+    (class_name,) = filled
+    if any(is_direct for _, is_direct in roots.values()):
+        return None
+    doubt = f"all images lie in folders below {class_name!r}, which would be the only class"
+    if len(places) == 1 and len(scanned.splits) == 1:
+        return Reading(read_names(source, roots[places[0][0]][0]).splits, doubt)
+    return Reading([(name, roots[name][0] if name in roots else folder) for name, folder in reading.splits], doubt)
+
+
+def _root(split: SplitScan) -> tuple[str, bool]:
+    """The deepest folder that holds all images of a split, and whether some lie directly in it."""
+    places = {path.rpartition("/")[0] for path in split.paths}
+    root = os.path.commonpath(places)
+    return root, root in places
+
+
+def _splits_in_classes(source: Path, reading: Reading, scanned: Scan) -> Reading | None:
+    """cat/train/, cat/test/, dog/train/, dog/test/."""
+    found: list[str] = []
+    for split in scanned.splits.values():
+        filled = [each for each, count in split.class_counts().items() if count]
+        meanings = {
+            each: {meaning: below for below in split.nested.get(each, ()) if (meaning := _any_split_of(below))}
+            for each in filled
+        }
+        if any(len(meant) > 1 for meant in meanings.values()) or (filled and all(meanings.values())):
+            found += [_join(split.folder, f"{each}/{below}") for each in filled for below in meanings[each].values()]
+    if not found:
+        return None
+    lost = (
+        f"{listed(found)}: a recipe cannot put folders of several classes into one split, so they are not kept apart; "
+        "move them to <split>/<class>/… for that"
+    )
+    return Reading(
+        reading.splits, f"folders named like splits stand inside of classes ({listed(found)})", left_out=[lost]
+    )
+
+
+def _any_split_of(name: str) -> str | None:
+    return split_of(name) or probable_split_of(name)
+
+
+def filled_classes(scanned: Scan) -> set[str]:
+    """Classes with images."""
+    return {name for split in scanned.splits.values() for name, count in split.class_counts().items() if count}
+
+
+def _join(folder: str, name: str) -> str:
+    return str(PurePosixPath(folder) / name)
+
+
+def listed(names: Iterable[str]) -> str:
+    every = list(names)
+    return ", ".join(map(repr, every[:_NAMES_SHOWN])) + (", …" if len(every) > _NAMES_SHOWN else "")

@@ -1,0 +1,188 @@
+"""Slow ways are told once: after 1,000 single samples in a process, or when a subclass overrides `__getitem__`."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import pytest
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
+
+from loaders import CachedDataset, advice
+from preprocess import build
+from tests.helpers import TINY, image_folder
+from tests.integration.processes import ROOT
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Eight images."""
+    folder = tmp_path_factory.mktemp("advice")
+    build(image_folder(folder / "photos"), folder / "cache", TINY, workers=1)
+    return folder / "cache"
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """As in a process that has fetched nothing yet."""
+    monkeypatch.setattr(advice, "_singles", advice._Singles())
+
+
+class Wrapper(Dataset):
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __getitem__(self, index):
+        return self.inner[index % len(self.inner)]
+
+
+@pytest.mark.parametrize("kind", [Wrapper, lambda dataset: ConcatDataset([dataset] * 2)])
+def test_a_wrapper_is_told_after_1000_samples_and_never_again(cache, kind):
+    loader = DataLoader(kind(CachedDataset(cache)), batch_size=4)
+
+    def passes(samples):
+        done = 0
+        while done < samples:
+            done += sum(len(labels) for _, labels in loader)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        passes(976)
+    with pytest.warns(
+        UserWarning, match="1,000 samples were fetched one at a time.*ConcatDataset.*loaders.Batch"
+    ) as told:
+        passes(3000)
+
+    assert len(told) == 1
+
+
+def test_the_warning_shows_the_users_line(cache):
+    dataset = CachedDataset(cache)
+
+    with pytest.warns(UserWarning, match="1,000 samples") as told:
+        [dataset[0] for _ in range(1000)]
+
+    assert told[0].filename == __file__
+
+
+def test_whole_batches_are_never_told(cache):
+    dataset = CachedDataset(cache)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(200):
+            dataset[list(range(8))]
+            dataset.__getitems__(list(range(8)))
+
+
+class Doubled(CachedDataset):
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image * 2, label, index
+
+
+class Deeper(Doubled):
+    pass
+
+
+class Both(CachedDataset):
+    """Looks after its batches itself, by asking ours."""
+
+    def __getitem__(self, index):
+        return (*super().__getitem__(index), index)
+
+    def __getitems__(self, indices):
+        return [(*sample, index) for sample, index in zip(super().__getitems__(indices), indices, strict=True)]
+
+
+class BothOverDoubled(Doubled):
+    def __getitem__(self, index):
+        return (*super().__getitem__(index), "mine")
+
+    def __getitems__(self, indices):
+        return [(*sample, "mine") for sample in super().__getitems__(indices)]
+
+
+class Mixin:
+    def __getitem__(self, index):
+        return (*super().__getitem__(index), index)
+
+
+class WithMixin(Mixin, CachedDataset):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore:.*overrides __getitem__")
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", [Doubled, Deeper, Both, BothOverDoubled, WithMixin])
+def test_an_override_of_getitem_is_what_batches_are_made_of(cache, kind, workers):
+    dataset = kind(cache)
+    samples = [dataset[i] for i in (5, 2)]
+
+    ((images, labels, indices, *rest),) = DataLoader(dataset, batch_size=2, sampler=[5, 2], num_workers=workers)
+
+    assert torch.equal(images, torch.stack([sample[0] for sample in samples]))
+    assert labels.tolist() == [sample[1] for sample in samples]
+    assert indices.tolist() == [5, 2]
+    assert rest == ([("mine", "mine")] if kind is BothOverDoubled else [])
+
+
+def test_an_override_is_told_once(cache):
+    with pytest.warns(UserWarning, match=r"Doubled overrides __getitem__.*extras\(\).*targets=") as told:
+        [list(DataLoader(Doubled(cache), batch_size=4)) for _ in range(2)]
+
+    assert len(told) == 1
+
+
+def test_a_subclass_that_overrides_other_things_keeps_whole_batches(cache):
+    class Named(CachedDataset):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.name = "mine"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batch = Named(cache).__getitems__([0, 1])
+    assert batch.images.shape == (2, 3, 8, 8)
+
+
+RUN = """
+import sys
+from torch.utils.data import DataLoader, Dataset
+from loaders import CachedDataset
+
+class Wrapper(Dataset):
+    def __init__(self, inner):
+        self.inner = inner
+    def __len__(self):
+        return 4000
+    def __getitem__(self, index):
+        return self.inner[index % 8]
+
+if __name__ == "__main__":
+    data = Wrapper(CachedDataset(sys.argv[1]))
+    for _ in range(int(sys.argv[3])):
+        for _ in DataLoader(data, batch_size=100, num_workers=2, multiprocessing_context=sys.argv[2]):
+            pass
+"""
+
+
+@pytest.mark.parametrize(("context", "epochs"), [("fork", 2), ("spawn", 1)])
+def test_workers_are_told_once_in_a_run(cache, tmp_path, context, epochs):
+    file = tmp_path / "train.py"
+    file.write_text(textwrap.dedent(RUN))
+
+    run = subprocess.run(
+        [sys.executable, file, cache, context, str(epochs)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert 1 <= run.stderr.count("one at a time") <= 2, run.stderr  # 2: both came to it at the same moment
