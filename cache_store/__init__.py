@@ -5,7 +5,19 @@ process which only writes shards loads neither zarr nor anything else it does no
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names for type checkers and editors
+    from cache_store.errors import CacheStoreError as CacheStoreError
+    from cache_store.errors import FormatError as FormatError
+    from cache_store.errors import IntegrityError as IntegrityError
+    from cache_store.errors import LockedError as LockedError
+    from cache_store.errors import NotFoundError as NotFoundError
+    from cache_store.errors import StorageError as StorageError
+    from cache_store.errors import UsageError as UsageError
+    from cache_store.findings import VerifyReport as VerifyReport
+    from cache_store.reader import Cache as Cache
+    from cache_store.reader import open_cache as open_cache
 
 _PUBLIC = {
     "Cache": "reader",

@@ -1,7 +1,14 @@
 """Training-time access to a cache: a plain Dataset for a plain DataLoader."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names for type checkers and editors
+    from loaders.collate import Batch as Batch
+    from loaders.concat import ConcatDataset as ConcatDataset
+    from loaders.dataset import CachedDataset as CachedDataset
+    from loaders.device import to_device as to_device
+    from loaders.sampler import ShardShuffleSampler as ShardShuffleSampler
 
 _PUBLIC = {
     "Batch": "collate",

@@ -588,7 +588,8 @@ def prove_size(
             raise RecipeError(
                 f"{place}: the transforms give {fault} for an image of {_sides(blank_hw)} (height x width); the recipe "
                 f"promises {_sides(size_hw)} in uint8 with {channels} channel{'s' * (channels > 1)}; "
-                "end with a crop or Resize of that size (its arguments may be 'same'), or change size"
+                "end with a crop or Resize of that size, or change size (in the file of a recipe 'same' follows it; "
+                "the recipe that a cache keeps has numbers instead: give the file with --recipe)"
             )
     # One line for each kind of failure, with the largest of the images that show it.
     failures = {type(e): (hw, e) for hw in sorted(outcomes, key=min) for e in outcomes[hw] if e is not None}

@@ -77,7 +77,7 @@ def _passed_over(found: Scan) -> list[str]:
     lines = [
         f"{tally.count:,} {what} ({tally.shown()})"
         for tally, what in (
-            (found.undecodable, "HEIC images were skipped, which decant does not decode: convert them to JPEG or PNG"),
+            (found.undecodable, "HEIC files were skipped, which decant does not decode: convert them to JPEG or PNG"),
             (found.hidden, "hidden files and folders were skipped"),
             (found.other, "files were skipped: no image's extension, or no regular file"),
             (found.loose, "images lie beside the class folders and were skipped"),

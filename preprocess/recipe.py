@@ -9,7 +9,7 @@ import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 import yaml
@@ -116,6 +116,19 @@ class SplitRecipe(_Part):
         return self
 
 
+class _Values(TypedDict, total=False):
+    """What `Recipe` takes, for type checkers; more than what its fields are once it is checked."""
+
+    size: int | Sequence[int]
+    channels: Literal["rgb", "gray"]
+    dtype: Literal["float16", "uint8"]
+    normalize: Literal["dataset", "imagenet"] | Mapping[str, Sequence[float]] | MeanStd
+    seed: int
+    decode: Mapping[str, Any] | Decode | None
+    classes: Sequence[str] | None
+    splits: Mapping[str, Any] | None
+
+
 class Recipe(_Part):
     """How sources become tensors.
 
@@ -148,9 +161,9 @@ class Recipe(_Part):
     _notes: tuple[str, ...] = PrivateAttr(())
     _stored: dict[str, tuple[Rendering, Statistics]] = PrivateAttr(default_factory=dict)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, **values: Unpack[_Values]) -> None:
         try:
-            super().__init__(**values)
+            super().__init__(**values)  # type: ignore[misc]  # pydantic checks them, and converts
         except ValidationError as error:
             raise RecipeError(_complaint_of(error, values)) from None
         self._resolve()

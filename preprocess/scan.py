@@ -129,7 +129,7 @@ def scan(source: Path, recipe: Recipe) -> Scan:
         unreadable = [f"; {folder!r}: {why}" for folder, why in result.unreadable.items()]
         skipped = f"{result.other.count} other and {result.hidden.count} hidden files"
         if result.undecodable.count:
-            skipped = f"{result.undecodable.count} HEIC images, which decant does not decode, {skipped}"
+            skipped = f"{result.undecodable.count} HEIC files, which decant does not decode, {skipped}"
         raise UsageError(
             f"SOURCE {str(source)!r} holds no image: files with these extensions are looked for: "
             f"{' '.join(sorted(IMAGE_EXTENSIONS))}; "
