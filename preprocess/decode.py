@@ -22,13 +22,14 @@ import numpy as np
 from preprocess.boxes import avif_orientation
 from preprocess.depth import declared_maximum
 from preprocess.errors import SourceError
-from preprocess.header import Header, read_header, sniff
+from preprocess.header import Header, read_header, sniff, unusual_jpeg
 from preprocess.levels import Levels, signed, to_8_bits
 from preprocess.pnm_header import read_pnm_header
 from preprocess.profiles import profile_note
-from preprocess.readers import OPENCV, PILLOW, SCALED, TURNED, reader_of
+from preprocess.readers import OPENCV, PILLOW, SCALED, TURNED, UNPACKED, reader_of
 from preprocess.tiff import Admitted, check_admitted, decode_tiff, dropped, tiff_values, why_not
-from preprocess.tiff_header import read_tiff_header
+from preprocess.tiff_header import read_tiff_header, with_orientation
+from preprocess.unpacked import read_unpacked, scaled
 
 MAX_PIXELS = 179_000_000
 
@@ -109,11 +110,27 @@ def decode(
     """
     if not data:
         raise SourceError("decode", "empty file")
+    try:
+        return _decode(data, channels, max_pixels, reduce_to, reader, Admitted(levels, extra_channels, pages))
+    except cv2.error as error:
+        raise SourceError("decode", f"OpenCV says: {' '.join(error.err.split())}") from error
+
+
+def _decode(
+    data: bytes,
+    channels: str,
+    max_pixels: int,
+    reduce_to: tuple[int, int] | None,
+    reader: str | None,
+    admitted: Admitted,
+) -> Decoded:
     header = read_header(data)
     way = reader or reader_of(data, header)
-    admitted = Admitted(levels, extra_channels, pages)
     if way == PILLOW:
         return _decode_with_pillow(data, header, channels, max_pixels, admitted)
+    if way == UNPACKED:
+        image, lost = read_unpacked(data, channels, admitted.levels, lambda hw: check_cap(hw, max_pixels))
+        return Decoded(image, image.shape[:2], lost + (header_notes(data, header) if header else ()), way)
     if header is None:
         return _decode_other(data, channels, max_pixels, admitted, way)
     if header.indirect and way == OPENCV:
@@ -132,7 +149,9 @@ def decode(
     if header.bits <= 8:
         image = stored()
     else:
-        image, notes = to_8_bits(stored, lambda: stored(cv2.IMREAD_ANYDEPTH), levels, lambda: declared_maximum(data))
+        image, notes = to_8_bits(
+            stored, lambda: stored(cv2.IMREAD_ANYDEPTH), admitted.levels, lambda: declared_maximum(data)
+        )
     if header.orientation != 1:
         image = upright(image, header.orientation)
     notes += header_notes(data, header)
@@ -150,7 +169,7 @@ def deep_values(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
     ------
     SourceError : as `decode`, apart from what the recipe may admit
     """
-    header, tiff = read_header(data), read_tiff_header(data)
+    header, tiff, data = read_header(data), read_tiff_header(data), _ended(data)
     if header is not None:
         check_cap(header.upright_hw, max_pixels)
     if tiff is not None:
@@ -281,22 +300,34 @@ def _decode_with_pillow(
 
 def _decode_other(data: bytes, channels: str, max_pixels: int, admitted: Admitted, way: str) -> Decoded:
     """Decode what `read_header` cannot read; a second, unchanged decode tells what the first one dropped."""
-    tiff = read_tiff_header(data)
+    tiff, data = read_tiff_header(data), _ended(data)
+    turn = 1
+    if way == TURNED:
+        turn = tiff.orientation if tiff is not None else avif_orientation(data)
+        if tiff is not None:
+            data = with_orientation(data, 1)
     if tiff is not None:
         check_cap((tiff.height, tiff.width) if tiff.orientation < 5 else (tiff.width, tiff.height), max_pixels)
         check_admitted(tiff, admitted)
-        found = decode_tiff(data, tiff, channels, admitted.levels, _imdecode)
+        stored = tiff if turn == 1 else replace(tiff, orientation=1)
+        found = decode_tiff(data, stored, channels, admitted.levels, _imdecode)
         if found is not None:
             notes = (*found[1], *dropped(tiff), *profile_note(data))
-            return Decoded(_with_channel_axis(found[0]), found[0].shape[:2], notes, way)
-    image = _imdecode(data, _OTHER_FLAGS[channels])
+            turned = _with_channel_axis(upright(found[0], turn))
+            return Decoded(turned, turned.shape[:2], notes, way)
+    flags = _OTHER_FLAGS[channels]
+    image = _imdecode(data, flags)
     if image is not None:
         check_cap(image.shape[:2], max_pixels)
     unchanged = _imdecode(data, cv2.IMREAD_UNCHANGED)
     if image is None:
         if unchanged is None:
             raise SourceError("decode", _why_not(data, None))
-        raise SourceError("decode", f"its pixels are {unchanged.dtype}, which OpenCV does not turn into 8 bits")
+        if unchanged.ndim == 2:  # gray that OpenCV does not turn into colour, such as a bare JPEG 2000 codestream
+            flags = cv2.IMREAD_GRAYSCALE
+            image = _imdecode(data, flags)
+        if image is None:
+            raise SourceError("decode", f"its pixels are {unchanged.dtype}, which OpenCV does not turn into 8 bits")
     if way == SCALED and unchanged is not None:
         image = _scaled(data, unchanged, channels)
     notes = (_notes(unchanged) if tiff is None else dropped(tiff)) + profile_note(data)
@@ -304,7 +335,7 @@ def _decode_other(data: bytes, channels: str, max_pixels: int, admitted: Admitte
     if unchanged is not None and unchanged.dtype.kind == "i" and unchanged.min() < 0:
         raise signed(unchanged)
     if unchanged is not None and unchanged.dtype.itemsize == 2:
-        shallow, anydepth = image, _OTHER_FLAGS[channels] | cv2.IMREAD_ANYDEPTH
+        shallow, anydepth = image, flags | cv2.IMREAD_ANYDEPTH
         image, depth = to_8_bits(
             lambda: shallow,
             lambda: shallow if (deep := _imdecode(data, anydepth)) is None else deep,
@@ -313,21 +344,26 @@ def _decode_other(data: bytes, channels: str, max_pixels: int, admitted: Admitte
         )
         notes = depth + notes
     if channels == "rgb":
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
     elif image.ndim == 3:  # OpenCV gives colour out of a PFM even when asked for gray
         image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    if way == TURNED:
-        image = upright(image, avif_orientation(data))
+    image = upright(image, turn)
     return Decoded(_with_channel_axis(image), image.shape[:2], notes, way)
 
 
+def _ended(data: bytes) -> bytes:
+    """The same file; numbers written as text end with a line, as OpenCV takes the end of the data for a cut number."""
+    header = read_pnm_header(data)
+    return data + b"\n" if header is not None and header.plain and not data[-1:].isspace() else data
+
+
 def _scaled(data: bytes, unchanged: np.ndarray, channels: str) -> np.ndarray:
-    """8-bit pixels, BGR or gray, of a PNM whose largest value becomes 255; each is rounded once."""
+    """8-bit pixels, BGR or gray, of a PNM whose largest value becomes 255, or a PFM whose 1.0 does; rounded once."""
+    if unchanged.dtype.kind == "f":
+        return _as_asked(np.rint(np.clip(np.nan_to_num(unchanged), 0, 1) * 255).astype(np.uint8), channels)
     header = read_pnm_header(data)
     assert header is not None, "its header called for this"
-    values = np.arange(header.largest + 1)
-    table = ((values * 510 + header.largest) // (2 * header.largest)).astype(np.uint8)
-    return _as_asked(table[np.minimum(unchanged, header.largest)], channels)
+    return _as_asked(scaled(unchanged, header.largest), channels)
 
 
 def _as_asked(image: np.ndarray, channels: str) -> np.ndarray:
@@ -360,6 +396,8 @@ def check_cap(hw: tuple[int, int], max_pixels: int) -> None:
 
 def _why_not(data: bytes, header: Header | None) -> str:
     """The likeliest reason why OpenCV gave None, in one line."""
+    from preprocess.pillow_reader import pillow_reads
+
     name = header.format if header else sniff(data)
     if name is None:
         return f"not an image that OpenCV can decode (starts with {data[:16]!r})"
@@ -369,6 +407,10 @@ def _why_not(data: bytes, header: Header | None) -> str:
         return f"{name}, which this OpenCV ({cv2.__version__}) cannot decode"
     if name == "JPEG" and header and header.bits != 8:
         return f"JPEG with {header.bits} bits a component; OpenCV decodes 8"
-    if (tiff := read_tiff_header(data)) is not None:
-        return why_not(tiff)
-    return f"{name} data is cut or damaged"
+    if name == "JPEG" and (kind := unusual_jpeg(data)):
+        return f"{kind} JPEG, which this OpenCV ({cv2.__version__}) cannot decode; convert it to PNG"
+    tiff = read_tiff_header(data)
+    reason = why_not(tiff) if tiff is not None else f"{name} data is cut or damaged"
+    if reason.endswith("damaged") and pillow_reads(data):
+        return f"{name} of a variant that OpenCV does not read, although Pillow does, is not supported; save it as PNG"
+    return reason

@@ -26,6 +26,7 @@ _LOSSES = {
     "several frames": "the first was kept",
     "several pages": "the first was kept",
     "CMYK": "converted without a colour profile",
+    "CIE Lab": "converted approximately",
 }
 
 

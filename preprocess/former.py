@@ -21,7 +21,7 @@ from preprocess.paths import Paths
 from preprocess.plan import Plan
 from preprocess.readers import FORMER, FORMERLY, reader_of
 
-_ENDINGS = (b"png", b"ebp", b"vif", b"pgm", b"ppm", b"pnm", b"pam")
+_ENDINGS = (b"png", b"ebp", b"vif", b"tif", b"iff", b"bmp", b"dib", b"pgm", b"ppm", b"pnm", b"pam", b"pfm")
 """The last three letters of the files that are looked into: formats of which a kind was read otherwise formerly."""
 
 ReadFormerly = dict[str, list[str]]

@@ -5,6 +5,7 @@ word, the GPU engine for the files that it may take. Bytes are untrusted: every 
 walk over segments moves forward and ends after `_MAX_PARTS` steps.
 """
 
+import contextlib
 import re
 import struct
 import zlib
@@ -29,6 +30,7 @@ HEIC_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
 _MAX_PARTS = 65_536  # segments or chunks; a PNG of 512 MB with libpng's 8 KiB chunks still passes
 
 _JPEG_SCAN = 0xFFDA
+_UNUSUAL_FRAMES = {0xFFC3: "lossless", 0xFFC9: "arithmetic", 0xFFCA: "arithmetic", 0xFFCB: "lossless", 0xFFF7: "LS"}
 _JPEG_SEGMENT = struct.Struct(">HH")
 _JPEG_FRAME = struct.Struct(">BHHB")
 _PNG_IHDR = struct.Struct(">I4sIIBB")
@@ -180,6 +182,15 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == _JPEG_SCAN:
             return
         at += 2 + length
+
+
+def unusual_jpeg(data: bytes) -> str:
+    """The coding of a JPEG that many decoders lack, in one word; empty of all others."""
+    with contextlib.suppress(struct.error):
+        for marker, _, _ in jpeg_segments(data):
+            if marker in _UNUSUAL_FRAMES:
+                return _UNUSUAL_FRAMES[marker]
+    return ""
 
 
 def _read_jpeg(data: bytes) -> Header | None:

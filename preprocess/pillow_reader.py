@@ -3,22 +3,23 @@
 import contextlib
 import importlib
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 
-from preprocess.decode import check_cap
+from preprocess.decode import MAX_PIXELS, check_cap
 from preprocess.depth import declared_maximum
 from preprocess.errors import SourceError
+from preprocess.jpeg2000_header import read_jpeg2000_header
 from preprocess.levels import Levels, to_8_bits
+from preprocess.unpacked import scaled
 
 _PLUGINS = {
-    "BMP": ("BmpImagePlugin", "BmpImageFile"),
     "GIF": ("GifImagePlugin", "GifImageFile"),
     "JPEG 2000": ("Jpeg2KImagePlugin", "Jpeg2KImageFile"),
-    "PNM": ("PpmImagePlugin", "PpmImageFile"),
     "Sun raster": ("SunImagePlugin", "SunImageFile"),
     "TIFF": ("TiffImagePlugin", "TiffImageFile"),
 }
@@ -55,6 +56,8 @@ def read_with_pillow(
         with _plain_settings(), getattr(importlib.import_module(f"PIL.{module}"), kind)(io.BytesIO(data)) as image:
             check_cap((image.height, image.width), max_pixels)
             image.load()
+            if name == "JPEG 2000":
+                image = _with_full_range(image, data)
             return _as_pixels(ImageOps.exif_transpose(image), channels, levels, lambda: declared_maximum(data))
     except SourceError:
         raise
@@ -74,16 +77,42 @@ def _plain_settings() -> Iterator[None]:
     theirs = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
     Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):  # what is wrong with a file is said in its reason
+            yield
     finally:
         Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = theirs
+
+
+def _with_full_range(image: Any, data: bytes) -> Any:
+    """Components of fewer than 8 bits, which Pillow moves up, scaled to 0..255."""
+    header = read_jpeg2000_header(data)
+    bits = header.bits if header is not None else ()
+    if len(bits) != len(image.getbands()) or image.mode.startswith("I") or min(bits) >= 8:
+        return image
+    tables: list[int] = []
+    for each in bits:
+        largest = (1 << min(each, 8)) - 1
+        tables += scaled(np.arange(256) >> (8 - min(each, 8)), largest).tolist()
+    return image.point(tables)
+
+
+def pillow_reads(data: bytes) -> bool:
+    """Whether Pillow shows a file that OpenCV refuses, to say the right thing about it."""
+    from PIL import Image
+
+    try:
+        with _plain_settings(), Image.open(io.BytesIO(data)) as image:
+            check_cap((image.height, image.width), MAX_PIXELS)
+            image.load()
+            return True
+    except Exception:  # plugins raise whatever their parsers meet
+        return False
 
 
 def _as_pixels(
     image: Any, channels: str, levels: Levels, declared: Callable[[], int | None]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    # Of 16-bit PNM Pillow makes 32-bit integers up to 65535.
-    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    deep = image.mode.startswith("I;16")
     alpha = image.mode in _ALPHA or "transparency" in image.info
     notes = ("alpha",) * alpha
     pixels: np.ndarray

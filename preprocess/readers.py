@@ -11,6 +11,7 @@ from preprocess.errors import SourceError
 from preprocess.header import Header, sniff
 from preprocess.jpeg2000_header import read_jpeg2000_header
 from preprocess.pnm_header import read_pnm_header
+from preprocess.tiff import why_not
 from preprocess.tiff_header import read_tiff_header
 
 OPENCV = "opencv"
@@ -21,23 +22,29 @@ TURNED = "opencv+turned"
 """OpenCV, then turned by an orientation that decant 0.1 did not look for."""
 SCALED = "opencv+scaled"
 """OpenCV, then scaled from the file's own largest value to 255."""
+UNPACKED = "unpacked"
+"""The samples as they lie in the file, where OpenCV mixes up their colours."""
 
-DECODERS = (OPENCV, NVJPEG, PILLOW, TURNED, SCALED)
+DECODERS = (OPENCV, NVJPEG, PILLOW, TURNED, SCALED, UNPACKED)
 """Names for the values of the manifest's column `decoder`. New ones come last."""
 FORMER = DECODERS.index(OPENCV)
 """What stands in that column of all slots that were read in a former way."""
 
 FORMERLY = {
     TURNED: "whose orientation was not applied (AVIF's irot and imir, ImageMagick's raw profile in a PNG, an EXIF "
-    "block with a doubled prefix)",
-    SCALED: "of PNM with a largest value other than 255 and 65535, which came out too dark",
+    "block with a doubled prefix) or was applied wrongly (in tiles of a TIFF)",
+    SCALED: "of PFM, or of PNM with a largest value other than 255 and 65535, which came out too dark",
+    UNPACKED: "of PAM with several samples a pixel or of BMP with masks of its own, whose colours were mixed up",
 }
 """What slots under the former name `opencv` hold of files that are read in a new way now; follows 'images '."""
 
 _BMP_BITFIELDS = 3
-_BGR_MASKS = (0xFF0000, 0xFF00, 0xFF)
+_OPENCV_MASKS = {16: ((0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F)), 32: ((0xFF0000, 0xFF00, 0xFF),)}
+"""Bits of a pixel -> the masks of its colours that OpenCV takes for granted behind a short header."""
 _TIFF_GRAY, _TIFF_PALETTE = (0, 1), 3
 _TIFF_OF_PILLOW = frozenset({34925, 50000})  # LZMA, Zstandard: not in OpenCV's libtiff
+_TIFF_KINDS_OF_PILLOW = (0, 1, 2, 3, 5, 6)  # gray, RGB, palette, CMYK, YCbCr
+_TURNED_IN_TILES = (2, 3, 6, 7)  # OpenCV turns each tile, and leaves it in its place
 _SUN_RGB = 3  # a raster with red first
 
 
@@ -66,15 +73,12 @@ def _of_bmp(data: bytes) -> str:
     if header_bytes == 12:
         return OPENCV
     pixel_bits, compression = struct.unpack_from("<HI", data, 28)
-    if compression != _BMP_BITFIELDS or len(data) < 66:
+    if compression != _BMP_BITFIELDS or pixel_bits not in _OPENCV_MASKS or len(data) < 66:
         return OPENCV
-    masks = struct.unpack_from("<III", data, 54)
-    if pixel_bits == 16:
-        return OPENCV if header_bytes == 40 else PILLOW
-    if header_bytes == 40 and masks != _BGR_MASKS:
-        shown = ", ".join(f"{mask:08x}" for mask in masks)
-        raise SourceError("decode", f"BMP with the colour masks {shown}, which is not supported; save it as PNG")
-    return OPENCV
+    if pixel_bits == 32 and header_bytes > 52:
+        return OPENCV  # which reads the masks of longer headers
+    is_usual = struct.unpack_from("<III", data, 54) in _OPENCV_MASKS[pixel_bits]
+    return OPENCV if is_usual and (header_bytes == 40 or pixel_bits == 32) else UNPACKED
 
 
 def _of_gif(data: bytes) -> str:
@@ -96,10 +100,15 @@ def _of_tiff(data: bytes) -> str:
     header = read_tiff_header(data)
     if header is None:
         return OPENCV
-    small = (2, 4) if header.photometric in _TIFF_GRAY else (2,) if header.photometric == _TIFF_PALETTE else ()
-    if header.compression in _TIFF_OF_PILLOW or (header.samples == 1 and header.bits in small):
+    if header.compression in _TIFF_OF_PILLOW:
+        plain = header.sample_format == 1 and header.photometric in _TIFF_KINDS_OF_PILLOW
+        if not plain or not (header.bits <= 8 or (header.bits, header.samples, header.photometric) == (16, 1, 1)):
+            raise SourceError("decode", why_not(header))
         return PILLOW
-    return OPENCV
+    small = (2, 4) if header.photometric in _TIFF_GRAY else (2,) if header.photometric == _TIFF_PALETTE else ()
+    if header.samples == 1 and header.bits in small:
+        return PILLOW
+    return TURNED if header.tiled and header.orientation in _TURNED_IN_TILES else OPENCV
 
 
 def _of_jpeg2000(data: bytes) -> str:
@@ -112,13 +121,15 @@ def _of_jpeg2000(data: bytes) -> str:
 
 
 def _of_pnm(data: bytes) -> str:
+    if data[1:2] in b"fF":
+        return SCALED
     header = read_pnm_header(data)
     if header is None:
         return OPENCV
-    if header.plain and not data[-1:].isspace():
-        return PILLOW  # OpenCV takes the end of the file for a cut number
-    if header.largest == 1 and data[:2] == b"P7":
-        raise SourceError("decode", "PAM with MAXVAL 1, which is not supported; save it as PBM")
+    if data[:2] == b"P7" and (header.samples > 1 or header.largest == 1):
+        if header.samples > 4:
+            raise SourceError("decode", f"PAM with {header.samples} samples a pixel, which is not supported")
+        return UNPACKED
     if header.bitmap or (header.plain and header.largest < 255):
         return OPENCV  # which scales these, and only these
     return OPENCV if header.largest in (255, 65535) else SCALED
@@ -129,7 +140,12 @@ def _of_avif(data: bytes) -> str:
 
 
 def _of_sun(data: bytes) -> str:
-    return PILLOW if len(data) >= 24 and struct.unpack_from(">I", data, 20) == (_SUN_RGB,) else OPENCV
+    if len(data) < 24:
+        return OPENCV
+    pixel_bits, kind = struct.unpack_from(">I4xI", data, 12)
+    if pixel_bits == 1 or (pixel_bits, kind) == (32, _SUN_RGB):
+        raise SourceError("decode", f"Sun raster of {pixel_bits} bits a pixel, which is not supported; save it as PNG")
+    return PILLOW if kind == _SUN_RGB else OPENCV
 
 
 _OF_KNOWN = {"BMP": _of_bmp, "GIF": _of_gif}

@@ -15,7 +15,7 @@ from preprocess.tiff_samples import is_plain, read_samples
 Imdecode = Callable[[bytes, int], np.ndarray | None]
 
 _PACKED_BITS = (10, 12, 14)
-_MIN_IS_WHITE, _INKS = 0, 5
+_MIN_IS_WHITE, _INKS, _LAB = 0, 5, (8, 9, 10)
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
 """None, three of fax machines, LZW, JPEG, deflate, PackBits, deflate by its old number: what OpenCV's libtiff has."""
 _UNSPECIFIED = 0
@@ -38,6 +38,12 @@ def check_admitted(header: TiffHeader, admitted: Admitted) -> None:
     ------
     SourceError : the reason says what to write into the recipe
     """
+    if header.is_thumbnail:
+        raise SourceError(
+            "decode",
+            f"TIFF whose first image, {header.width} x {header.height}, is a thumbnail of another one in the file; "
+            "save that one as a file of its own",
+        )
     found, keys, kept = [], [], []
     if header.pages > 1 and admitted.pages is None:
         found.append(f"{header.pages:,} pages")
@@ -75,7 +81,8 @@ def decode_tiff(
     deep = header.bits in (*_PACKED_BITS, 16) and header.sample_format in (1, 2, 4)
     if not (deep or header.surplus or header.sample_format == 2):
         return None
-    if header.surplus and not is_plain(header):
+    packed_planes = header.bits in _PACKED_BITS and header.planar and header.samples > 1
+    if packed_planes or (header.surplus and not is_plain(header)):
         raise SourceError("decode", why_not(header))
     if not deep and not is_plain(header):
         return None
@@ -113,17 +120,20 @@ def dropped(header: TiffHeader) -> tuple[str, ...]:
     # A sample of which nothing is said at all is taken for alpha by most readers.
     alpha = extra == 1 and header.extra_samples[:1] != (_UNSPECIFIED,)
     notes = ("alpha",) * alpha + ("extra channels",) * (extra > 0 and not alpha)
-    return (*notes, *("several pages",) * (header.pages > 1), *("CMYK",) * (header.photometric == _INKS))
+    notes = (*notes, *("several pages",) * (header.pages > 1), *("CMYK",) * (header.photometric == _INKS))
+    return (*notes, *("CIE Lab",) * (header.photometric in _LAB))
 
 
 def why_not(header: TiffHeader) -> str:
     """The likeliest reason why a file that is admitted cannot be decoded."""
     usual = header.bits in (*_PACKED_BITS, 8, 16) and header.sample_format == 1 and header.samples <= 4
+    usual = usual and not (header.bits > 8 and (header.photometric == _INKS or (header.bits < 16 and header.planar)))
     if (usual and header.compression in _COMPRESSIONS) or is_plain(header):
         return "TIFF data is cut or damaged"
     kind = _OTHER_KINDS.get(header.sample_format, "signed" if header.sample_format == 2 else "")
     words = f"TIFF with {header.bits}-bit {f'{kind} ' * bool(kind)}samples, {header.samples:,} a pixel"
     more = f"photometric interpretation {header.photometric}, compression {header.compression}"
+    more += ", in planes" * header.planar
     return f"{words} ({more}), is not supported"
 
 

@@ -22,6 +22,7 @@ _BROKEN = (struct.error, OverflowError)  # an offset beyond the data, and one be
 _NEW_SUBFILE_TYPE, _SUBFILE_TYPE = 254, 255
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _ORIENTATION, _SAMPLES, _MIN_SAMPLE, _MAX_SAMPLE, _PLANAR = 274, 277, 280, 281, 284
+_TILE_OFFSETS, _SUB_DIRECTORIES = 324, 330
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _SMIN_SAMPLE, _SMAX_SAMPLE = 338, 339, 340, 341
 _ICC_PROFILE = 34675
 
@@ -70,6 +71,8 @@ class TiffHeader:
         always counted; at most 4096
     min_value, max_value : the range of the samples as the file states it, None where it does not
     profile : the ICC profile, None if there is none
+    tiled : its pixels lie in tiles, not in strips
+    is_thumbnail : the first directory is a smaller version of another one that the file has, or a mask
     """
 
     height: int
@@ -86,6 +89,8 @@ class TiffHeader:
     min_value: float | None
     max_value: float | None
     profile: bytes | None
+    tiled: bool = False
+    is_thumbnail: bool = False
 
     @property
     def surplus(self) -> int:
@@ -135,6 +140,9 @@ def read_tiff_header(data: Bytes) -> TiffHeader | None:
             min_value=min(fields.all(_SMIN_SAMPLE) or fields.all(_MIN_SAMPLE), default=None),
             max_value=max(fields.all(_SMAX_SAMPLE) or fields.all(_MAX_SAMPLE), default=None),
             profile=fields.raw(_ICC_PROFILE),
+            tiled=fields.has(_TILE_OFFSETS),
+            is_thumbnail=_is_lesser(data, layout, directory)
+            and (fields.has(_SUB_DIRECTORIES) or _next(data, layout, directory) > 0),
         )
     except _BROKEN:
         return None  # the bytes end before the directory does
@@ -157,6 +165,15 @@ def _first_directory(data: Bytes, layout: Layout) -> int:
     return int(layout.offset.unpack_from(data, layout.first)[0])
 
 
+def with_orientation(data: bytes, orientation: int) -> bytes:
+    """A TIFF that `read_tiff_header` reads and that states an orientation, with another one in its place."""
+    fields = first_fields(data)
+    at, layout = fields.entry(_ORIENTATION), fields.layout
+    value = struct.pack(f"{layout.order}H", orientation).ljust(layout.offset.size, b"\0")
+    entry = layout.entry.pack(_ORIENTATION, 3, 1) + value
+    return data[:at] + entry + data[at + len(entry) :]
+
+
 class Fields:
     """The fields of one directory; of a tag that stands twice the first counts, as in libtiff."""
 
@@ -170,6 +187,10 @@ class Fields:
     def has(self, tag: int) -> bool:
         """Whether the directory names a field, readable or not."""
         return tag in self._at
+
+    def entry(self, tag: int) -> int:
+        """Offset of the entry of a field that the directory names."""
+        return self._at[tag]
 
     def all(self, tag: int) -> tuple:
         """All values of a field; none if it is missing, of a type that is no number, or outside of the data."""
@@ -223,14 +244,19 @@ def _pages(data: Bytes, layout: Layout) -> int:
     try:
         while directory and directory not in seen and len(seen) < _MAX_DIRECTORIES:
             seen.add(directory)
-            (count,) = layout.counter.unpack_from(data, directory)
             if len(seen) == 1 or not _is_lesser(data, layout, directory):
                 pages += 1
-            end = directory + layout.counter.size + count * layout.entry_bytes
-            (directory,) = layout.offset.unpack_from(data, end)
+            directory = _next(data, layout, directory)
     except _BROKEN:
         pass  # the chain ends outside of the data
     return max(pages, 1)
+
+
+def _next(data: Bytes, layout: Layout, directory: int) -> int:
+    """Offset of the directory behind one, 0 for none."""
+    (count,) = layout.counter.unpack_from(data, directory)
+    end = directory + layout.counter.size + count * layout.entry_bytes
+    return int(layout.offset.unpack_from(data, end)[0])
 
 
 def _is_lesser(data: Bytes, layout: Layout, directory: int) -> bool:

@@ -18,7 +18,7 @@ RECIPE = {
     "dtype": "uint8",
     "splits": {"train": {"folder": ".", "variants": 2, "transforms": [{"Resize": {"height": 8, "width": 8}}]}},
 }
-TURNED, DARK = "cat/turned.png", "dog/dark.pgm"
+TURNED, DARK, MIXED = "cat/turned.png", "dog/dark.pgm", "dog/mixed.pam"
 
 
 @pytest.fixture
@@ -27,6 +27,7 @@ def place(tmp_path, monkeypatch):
     photos, cache = image_folder(tmp_path / "photos"), tmp_path / "cache"
     (photos / TURNED).write_bytes(png_with(PNG_PROFILES["zTXt"](6)))
     (photos / DARK).write_bytes(pnm(5, 100, np.arange(720).reshape(20, 36) % 101))
+    (photos / MIXED).write_bytes(pnm(7, 255, np.arange(2160).reshape(20, 36, 3) % 251))
     with monkeypatch.context() as patch:
         patch.setattr(publish, "SplitTable", lambda *fields: SplitTable(*fields[:6]))
         build(photos, cache, RECIPE, workers=1, decoder="tests.decoders:formerly")
@@ -47,11 +48,11 @@ def rows(cache) -> dict[str, tuple[str, bytes]]:
 def test_tensors_of_a_former_reading_are_kept_counted_and_replaced_when_asked(place, monkeypatch):
     photos, cache = place / "photos", place / "cache"
     before = rows(cache)
-    expected = {"opencv+turned": 1, "opencv+scaled": 1}
+    expected = {"opencv+turned": 1, "opencv+scaled": 1, "unpacked": 1}
 
     found = status(photos, cache)
     assert (found.up_to_date, found.read_formerly) == (True, expected)
-    assert sum("--rerender replaces them" in note for note in found.departures) == 2
+    assert sum("--rerender replaces them" in note for note in found.departures) == 3
 
     report = build(photos, cache, workers=1)
     assert (report.up_to_date, report.read_formerly) == (True, expected)
@@ -68,10 +69,15 @@ def test_tensors_of_a_former_reading_are_kept_counted_and_replaced_when_asked(pl
         assert status(photos, cache).read_formerly == expected
 
     report = build(photos, cache, workers=1, rerender=True)
-    assert (report.rendered, report.read_formerly) == (4, expected)
+    assert (report.rendered, report.read_formerly) == (6, expected)
     build(photos, place / "fresh", RECIPE, workers=1)
     assert rows(cache) == rows(place / "fresh")
-    assert {path for path, row in rows(cache).items() if row != before.get(path)} == {TURNED, DARK, "cat/new.png"}
+    assert {path for path, row in rows(cache).items() if row != before.get(path)} == {
+        TURNED,
+        DARK,
+        MIXED,
+        "cat/new.png",
+    }
     for options in ({}, {"rerender": True}):
         report = build(photos, cache, workers=1, **options)
         assert (report.up_to_date, set(report.read_formerly.values())) == (True, {0})

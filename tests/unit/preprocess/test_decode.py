@@ -135,6 +135,7 @@ if "AVIF" in ABLE:
     FILES["AVIF alpha"] = cv2_encode(".avif", pixels(4))
 FILES = {name: data for name, data in FILES.items() if not name.startswith("GIF") or "GIF" in ABLE}
 
+UNLIKE_OPENCV = ("PNM PAM", "PNM PFM")  # whose colours it mixes up, whose brightness it does not scale
 every_file = pytest.mark.parametrize("name", FILES)
 needs_gif = pytest.mark.skipif("GIF" not in ABLE, reason="this OpenCV cannot decode GIF")
 
@@ -142,7 +143,7 @@ needs_gif = pytest.mark.skipif("GIF" not in ABLE, reason="this OpenCV cannot dec
 # Pixels
 
 
-@every_file
+@pytest.mark.parametrize("name", [name for name in FILES if name not in UNLIKE_OPENCV])
 def test_rgb_is_opencv_s_bgr_the_other_way_round(name):
     decoded = decode(FILES[name])
     assert np.array_equal(decoded.image, cv2_decode(FILES[name])[..., ::-1])
@@ -159,7 +160,7 @@ def test_gray_has_one_channel(name):
     assert decoded.image.dtype == np.uint8
     assert decoded.image.flags.c_contiguous
     expected = cv2_decode(FILES[name], cv2.IMREAD_GRAYSCALE)
-    if expected.ndim == 2:  # of a PFM OpenCV gives colour
+    if name not in UNLIKE_OPENCV:
         assert np.array_equal(decoded.image[..., 0], expected)
 
 
@@ -167,8 +168,7 @@ def test_gray_has_one_channel(name):
 def test_lossless_pixels_are_those_of_the_source(name):
     lossless = {**FILES, "JPEG 2000": encode(picture(), "JPEG2000", irreversible=False)}
     image = decode(lossless[name]).image
-    source = pixels()[..., ::-1] if name == "PNM PAM" else pixels()  # cv2 encodes BGR
-    assert np.array_equal(image, source)
+    assert np.array_equal(image, pixels())
 
 
 @pytest.mark.parametrize("name", ["JPEG CMYK", "AVIF alpha"])
@@ -372,7 +372,7 @@ def test_a_reduced_decode_of_a_cut_jpeg_fails():
 @pytest.mark.parametrize("name", [name for name in FILES if name != "TIFF two pages"])  # its first page survives
 def test_a_file_cut_in_half_fails(name):
     data = FILES[name]
-    assert reason(data[: len(data) // 2]).endswith(" data is cut or damaged")
+    assert reason(data[: len(data) // 2]).partition(":")[0].endswith((" data is cut", " data is cut or damaged"))
 
 
 def test_a_jpeg_of_twelve_bits():

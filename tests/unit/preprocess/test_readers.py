@@ -10,13 +10,15 @@ import pytest
 from PIL import Image, ImageOps, features
 
 from preprocess.boxes import avif_orientation
-from preprocess.decode import decode, decoder_table
+from preprocess.decode import decode, decoder_table, upright
 from preprocess.errors import SourceError
 from preprocess.header import read_header, sniff
 from preprocess.jpeg2000_header import read_jpeg2000_header
 from preprocess.pnm_header import read_pnm_header
-from preprocess.readers import OPENCV, PILLOW, SCALED, TURNED, reader_of
+from preprocess.readers import OPENCV, PILLOW, SCALED, TURNED, UNPACKED, reader_of
 from tests.jpegs import segment
+from tests.tiffs import Field
+from tests.tiffs import tiff as written_tiff
 from tests.unit.preprocess.test_header import png_chunk, png_with, tiff_block
 
 HEIGHT, WIDTH = 20, 36
@@ -147,9 +149,9 @@ def test_cut_and_hostile_boxes_say_nothing():
 
 
 def pnm(kind: int, largest: int, values: np.ndarray) -> bytes:
-    samples = 3 if values.ndim == 3 else 1
     if kind == 7:
-        kind_of = "RGB" if samples == 3 else "GRAYSCALE"
+        samples = values.shape[2] if values.ndim == 3 else 1
+        kind_of = ("GRAYSCALE", "GRAYSCALE_ALPHA", "RGB", "RGB_ALPHA")[min(samples, 4) - 1]
         size = f"WIDTH {WIDTH}\nHEIGHT {HEIGHT}\nDEPTH {samples}\nMAXVAL {largest}\n"
         head = f"P7\n# made here\n{size}TUPLTYPE {kind_of}\nENDHDR\n"
     else:
@@ -166,10 +168,6 @@ def test_pnm_has_the_brightness_that_its_largest_value_says(kind, largest):
     values = np.random.default_rng(largest).integers(0, largest + 1, shape)
     values.flat[:2] = 0, largest
     data = pnm(kind, largest, values)
-    if (kind, largest) == (7, 1):  # OpenCV takes it for packed bits
-        with pytest.raises(SourceError, match="PAM with MAXVAL 1, which is not supported"):
-            decode(data)
-        return
     expected = values * 255 / largest
     if values.ndim == 2:
         expected = np.repeat(expected[..., np.newaxis], 3, axis=2)
@@ -177,7 +175,8 @@ def test_pnm_has_the_brightness_that_its_largest_value_says(kind, largest):
     assert np.abs(decoded.image - expected).max() <= (1 if largest < 255 or largest == 65535 else 0.5)
     assert decoded.image.max() == 255
     exact = largest in (255, 65535) or (kind in (2, 3) and largest < 255)
-    assert decoded.reader == way(data) == (OPENCV if exact else SCALED)
+    usual = OPENCV if exact else SCALED
+    assert decoded.reader == way(data) == (UNPACKED if (kind, largest) == (7, 1) else usual)
     assert ("16-bit" in decoded.notes) == (largest > 255)
     assert np.abs(decode(data, channels="gray").image.astype(int) - decode(data).image[..., :1]).max() <= 255
 
@@ -192,10 +191,52 @@ def test_pnm_as_the_first_version_read_it():
     assert np.array_equal(decode(data, reader=OPENCV, channels="gray").image[..., 0], gray(101))
 
 
-def test_numbers_that_end_with_the_file():
-    data = pnm(2, 255, gray())[:-1]
-    assert way(data) == PILLOW
-    assert np.array_equal(decode(data, channels="gray").image[..., 0], gray())
+@pytest.mark.parametrize("samples", [2, 3, 4])
+@pytest.mark.parametrize("largest", [1, 100, 255, 1000, 65535])
+def test_pam_of_several_samples_has_its_own_colours(samples, largest):
+    values = np.random.default_rng(samples).integers(0, largest + 1, (HEIGHT, WIDTH, samples))
+    values.flat[:samples] = largest
+    data = pnm(7, largest, values)
+    expected = values[..., :3] if samples > 2 else np.repeat(values[..., :1], 3, axis=2)
+    decoded = decode(data)
+    assert (decoded.reader, decoded.source_hw) == (UNPACKED, (HEIGHT, WIDTH))
+    assert np.abs(decoded.image - expected * 255 / largest).max() <= (1 if largest == 65535 else 0.5)
+    assert decoded.notes == ("16-bit",) * (largest > 255) + ("alpha",) * (samples != 3)
+    assert decode(data, channels="gray").image.shape == (HEIGHT, WIDTH, 1)
+    if largest > 255:
+        assert np.array_equal(decode(data, levels=(0, 500)).image, np.rint(np.clip(expected * 255 / 500, 0, 255)))
+
+
+def test_pam_that_is_cut_over_the_cap_or_of_more_samples_is_refused():
+    data = pnm(7, 255, np.zeros((HEIGHT, WIDTH, 3), int))
+    with pytest.raises(SourceError, match="PAM data is cut: 2,160 bytes of pixels expected, 2,159 found"):
+        decode(data[:-1])
+    with pytest.raises(SourceError, match="over the cap"):
+        decode(data, max_pixels=100)
+    with pytest.raises(SourceError, match="PAM with 5 samples a pixel, which is not supported"):
+        decode(pnm(7, 255, np.zeros((HEIGHT, WIDTH, 5), int)))
+
+
+@pytest.mark.parametrize(("kind", "largest"), [(2, 255), (2, 1023), (3, 255), (3, 65535)])
+def test_numbers_that_end_with_the_file(kind, largest):
+    values = np.random.default_rng(0).integers(0, largest + 1, (HEIGHT, WIDTH, 3)[: 2 if kind == 2 else 3])
+    data = pnm(kind, largest, values)
+    assert way(data[:-1]) == way(data)
+    for levels in (None, (0, 500)):
+        assert np.array_equal(decode(data[:-1], levels=levels).image, decode(data, levels=levels).image)
+
+
+def test_pfm_has_full_brightness_at_1():
+    values = np.linspace(-0.5, 1.5, HEIGHT * WIDTH, dtype="<f4").reshape(HEIGHT, WIDTH)
+    values[0, 0] = np.nan
+    for head, samples in (("Pf", 1), ("PF", 3)):
+        pixels = np.repeat(values[::-1, :, np.newaxis], samples, axis=2)  # the lowest row comes first
+        data = f"{head}\n{WIDTH} {HEIGHT}\n-1.0\n".encode() + pixels.tobytes()
+        expected = np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255)
+        decoded = decode(data)
+        assert (decoded.reader, decoded.notes) == (SCALED, ("float",))
+        assert np.array_equal(decoded.image, np.repeat(expected[..., np.newaxis], 3, axis=2))
+        assert np.array_equal(decode(data, channels="gray").image[..., 0], expected)
 
 
 @pytest.mark.parametrize(
@@ -208,14 +249,14 @@ def test_pnm_headers_that_make_no_sense(data):
 # Pillow
 
 
-def tiff(bits: int, photometric: int = 1, compression: int = 1) -> tuple[bytes, np.ndarray]:
-    """A TIFF of one gray sample of 2 or 4 bits, and its values."""
-    values = gray(1 << bits)
+def tiff(bits: int, photometric: int = 1, compression: int = 1, kind: int = 1) -> tuple[bytes, np.ndarray]:
+    """A TIFF of one gray sample of so few bits, and its values; of more bits its pixels are not to be read."""
+    values = gray(1 << min(bits, 8))
     packed = np.packbits(
         np.unpackbits(values[..., np.newaxis], axis=2)[..., -bits:].reshape(HEIGHT, -1), axis=1
     ).tobytes()
     fields = {256: WIDTH, 257: HEIGHT, 258: bits, 259: compression, 262: photometric, 273: 8, 277: 1, 278: HEIGHT}
-    fields[279] = len(packed)
+    fields |= {279: len(packed), 339: kind}
     directory = struct.pack("<H", len(fields)) + b"".join(
         struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(fields.items())
     )
@@ -277,20 +318,43 @@ def bmp(header_bytes: int, bits: int, masks: tuple[int, int, int]) -> tuple[byte
     return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + info + body, np.stack(planes, axis=-1)[::-1]
 
 
+MASKS_16 = {
+    "565": (0xF800, 0x7E0, 0x1F),
+    "555": (0x7C00, 0x3E0, 0x1F),
+    "444": (0xF00, 0xF0, 0xF),
+    "bgr": (0x1F, 0x7E0, 0xF800),
+}
+
+
 @pytest.mark.parametrize("header_bytes", [40, 52, 56, 108, 124])
-@pytest.mark.parametrize("masks", [(0xF800, 0x7E0, 0x1F), (0x7C00, 0x3E0, 0x1F)], ids=["565", "555"])
+@pytest.mark.parametrize("masks", MASKS_16)
 def test_bmps_of_16_bits(header_bytes, masks):
-    data, expected = bmp(header_bytes, 16, masks)
-    assert np.abs(decode(data).image - expected).max() <= 8  # OpenCV leaves the low bits empty
-    assert decode(data).reader == (OPENCV if header_bytes == 40 else PILLOW)
+    data, expected = bmp(header_bytes, 16, MASKS_16[masks])
+    usual = header_bytes == 40 and masks in ("565", "555")
+    assert decode(data).reader == (OPENCV if usual else UNPACKED)
+    assert np.abs(decode(data).image - expected).max() <= (8 if usual else 0.5)  # OpenCV leaves the low bits empty
+    assert decode(data, channels="gray").image.shape == (HEIGHT, WIDTH, 1)
 
 
-def test_bmps_whose_masks_opencv_does_not_read():
-    data, expected = bmp(40, 32, (0xFF0000, 0xFF00, 0xFF))
+@pytest.mark.parametrize("header_bytes", [40, 52, 56, 108, 124])
+@pytest.mark.parametrize("masks", [(0xFF0000, 0xFF00, 0xFF), (0xFF, 0xFF00, 0xFF0000), (0xFF000000, 0xFF0000, 0xFF00)])
+def test_bmps_of_32_bits(header_bytes, masks):
+    data, expected = bmp(header_bytes, 32, masks)
     assert np.array_equal(decode(data).image, expected)
-    data, _ = bmp(40, 32, (0xFF, 0xFF00, 0xFF0000))
-    with pytest.raises(SourceError, match="colour masks 000000ff, 0000ff00, 00ff0000, which is not supported"):
-        decode(data)
+    assert decode(data).reader == (UNPACKED if header_bytes <= 52 and masks[0] != 0xFF0000 else OPENCV)
+
+
+def test_bmps_with_rows_upside_down_that_are_filled_up_and_cut():
+    data, expected = bmp(40, 32, (0xFF, 0xFF00, 0xFF0000))
+    flipped = data[:22] + struct.pack("<i", -HEIGHT) + data[26:]
+    assert np.array_equal(decode(flipped).image, expected[::-1])
+    with pytest.raises(SourceError, match="BMP data is cut"):
+        decode(data[:-1])
+    with pytest.raises(SourceError, match="colour masks 000003ff, 0000ff00, 00ff0000, which is not supported"):
+        decode(data[:54] + struct.pack("<I", 0x3FF) + data[58:])
+    odd, expected = bmp(40, 16, MASKS_16["bgr"])
+    narrow = odd[:18] + struct.pack("<i", WIDTH - 1) + odd[22:]  # 35 pixels of 2 bytes: 72 bytes a row
+    assert np.abs(decode(narrow).image - expected[:, : WIDTH - 1]).max() <= 0.5
 
 
 def test_sun_rasters_with_red_first():
@@ -298,6 +362,10 @@ def test_sun_rasters_with_red_first():
     data = head + colours().tobytes()
     assert (way(data), decode(data).reader) == (PILLOW, PILLOW)
     assert np.array_equal(decode(data).image, colours())
+    for bits, kind in ((32, 3), (1, 1)):  # Pillow and OpenCV mix up their channels, or black and white
+        other = data[:12] + struct.pack(">I4xI", bits, kind) + data[24:]
+        with pytest.raises(SourceError, match=f"Sun raster of {bits} bits a pixel, which is not supported"):
+            decode(other)
 
 
 @pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow has no JPEG 2000")
@@ -315,6 +383,8 @@ def test_jpeg_2000_of_few_bits_and_of_cmyk():
     narrow[at] = 3
     sparse[at + 4] = 2
     assert way(bytes(narrow)) == PILLOW
+    narrow[at + 3], narrow[at + 6] = 3, 3  # now its values, moved by 8 and not by 128, are the ends of 0..15
+    assert {0, 255} <= set(np.unique(decode(bytes(narrow)).image)) <= set(range(0, 256, 17))
     with pytest.raises(SourceError, match="subsampled"):
         way(bytes(sparse))
 
@@ -335,6 +405,75 @@ def test_pillow_keeps_to_the_cap_and_to_no_cap_of_its_own(monkeypatch):
     assert decode(data).reader == PILLOW
     with pytest.raises(SourceError, match=r"over the cap of 0.0001 Mpx"):
         decode(data, max_pixels=100)
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [({"bits": 16}, {339: 2}), ({"bits": 16}, {262: 0}), ({"bits": 8}, {262: 8}), ({"bits": 12}, {})],
+)
+@pytest.mark.parametrize("compression", [34925, 50000])
+def test_packed_tiffs_that_pillow_would_read_wrongly_are_refused(options, fields, compression):
+    data, _ = tiff(options["bits"], fields.get(262, 1), compression, fields.get(339, 1))
+    with pytest.raises(
+        SourceError, match=f"TIFF with {options['bits']}-bit .*compression {compression}., is not supported"
+    ):
+        decode(data)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tiffs_in_tiles_are_turned_as_a_whole(orientation, dtype):
+    values = np.random.default_rng(0).integers(0, 1 << 8 * np.dtype(dtype).itemsize, (100, 70, 3)).astype(dtype)
+    data = written_tiff(values, tile=64, fields={274: Field("H", orientation)})
+    expected = upright(values if dtype == np.uint8 else (values >> 8).astype(np.uint8), orientation)
+    decoded = decode(data)
+    assert decoded.image.shape == expected.shape == (*decoded.source_hw, 3)
+    # Of 16 bits in tiles OpenCV rounds instead of keeping the high byte.
+    assert np.abs(decoded.image.astype(int) - expected).max() <= (dtype == np.uint16)
+    assert decoded.reader == (TURNED if orientation in (2, 3, 6, 7) else OPENCV)
+    if dtype == np.uint16:
+        window = np.rint(upright(values, orientation) * (255 / 65535)).astype(np.uint8)
+        assert np.array_equal(decode(data, levels=(0, 65535)).image, window)
+
+
+def test_a_thumbnail_that_comes_first_is_not_taken_for_the_image():
+    small, large = gray()[:4, :6], gray()
+    first = {254: Field("I", 1)}
+    for pages in (None, "first"):
+        with pytest.raises(SourceError, match="first image, 6 x 4, is a thumbnail"):
+            decode(written_tiff(small, fields=first, pages=[(large, {})]), pages=pages)
+    with pytest.raises(SourceError, match="is a thumbnail"):
+        decode(written_tiff(small, fields={**first, 330: Field("I", 8)}))
+    assert decode(written_tiff(large, fields=first)).source_hw == large.shape  # the only image of its file
+
+
+def test_tiffs_of_packed_bits_in_planes_are_refused():
+    data = written_tiff(np.zeros((HEIGHT, WIDTH, 3), np.uint16), planar=True, bits=12, strip=bytes(HEIGHT * WIDTH * 2))
+    for levels in (None, "high-byte", (0, 4095)):
+        with pytest.raises(SourceError, match="TIFF with 12-bit samples, 3 a pixel .*in planes., is not supported"):
+            decode(data, levels=levels)
+
+
+def test_what_opencv_refuses_and_pillow_shows_is_not_called_damaged():
+    png = saved(Image.fromarray(colours()), "PNG")
+    jpeg = saved(Image.fromarray(colours()), "JPEG")
+    sixteen = written_tiff(np.zeros((HEIGHT, WIDTH, 4), np.uint16), photometric=5)
+    for data, reason in (
+        (png[: len(png) // 2], "PNG data is cut or damaged"),
+        (jpeg.replace(b"\xff\xc0", b"\xff\xf7", 1), "LS JPEG, which this OpenCV"),
+        (sixteen, "TIFF with 16-bit samples, 4 a pixel .*, is not supported"),
+    ):
+        with pytest.raises(SourceError, match=reason):
+            decode(data)
+
+
+def test_an_exception_of_opencv_is_a_reason_of_this_file_alone(monkeypatch):
+    def broken(image: np.ndarray, code: int) -> np.ndarray:
+        raise cv2.error("scn is 2")
+
+    monkeypatch.setattr(cv2, "cvtColor", broken)
+    with pytest.raises(SourceError, match="OpenCV says"):
+        decode(pnm(5, 100, gray(101)))
 
 
 # Names
