@@ -27,7 +27,7 @@ from preprocess.levels import Levels, signed, to_8_bits
 from preprocess.pnm_header import read_pnm_header
 from preprocess.profiles import profile_note
 from preprocess.readers import OPENCV, PILLOW, SCALED, TURNED, UNPACKED, reader_of
-from preprocess.tiff import Admitted, check_admitted, decode_tiff, dropped, tiff_values, why_not
+from preprocess.tiff import Admitted, check_admitted, check_packed, decode_tiff, dropped, tiff_values, why_not
 from preprocess.tiff_header import read_tiff_header, with_orientation
 from preprocess.unpacked import read_unpacked, scaled
 
@@ -132,6 +132,10 @@ def _decode(
         image, lost = read_unpacked(data, channels, admitted.levels, lambda hw: check_cap(hw, max_pixels))
         return Decoded(image, image.shape[:2], lost + (header_notes(data, header) if header else ()), way)
     if header is None:
+        if reader is None and (tiff := read_tiff_header(data)) is not None:
+            found = _decode_other(data, channels, max_pixels, admitted, way)
+            check_packed(data, tiff)
+            return found
         return _decode_other(data, channels, max_pixels, admitted, way)
     if header.indirect and way == OPENCV:
         header = replace(header, orientation=1)

@@ -98,15 +98,29 @@ def _with_full_range(image: Any, data: bytes) -> Any:
 
 def pillow_reads(data: bytes) -> bool:
     """Whether Pillow shows a file that OpenCV refuses, to say the right thing about it."""
+    try:
+        return not _complaint(data)
+    except Exception:  # of a format, or of a kind, that it does not know
+        return False
+
+
+def complaint(data: bytes) -> str:
+    """What Pillow says while it unpacks a file that it opens; empty if nothing, and where it cannot open it."""
+    with contextlib.suppress(Exception):  # whatever its parsers meet
+        return _complaint(data)
+    return ""
+
+
+def _complaint(data: bytes) -> str:
     from PIL import Image
 
-    try:
-        with _plain_settings(), Image.open(io.BytesIO(data)) as image:
-            check_cap((image.height, image.width), MAX_PIXELS)
+    with _plain_settings(), Image.open(io.BytesIO(data)) as image:
+        check_cap((image.height, image.width), MAX_PIXELS)
+        try:
             image.load()
-            return True
-    except Exception:  # plugins raise whatever their parsers meet
-        return False
+        except (OSError, SyntaxError, ValueError) as error:
+            return f"Pillow says {error}"
+    return ""
 
 
 def _as_pixels(

@@ -1,5 +1,6 @@
 """TIFFs that need more than a call of OpenCV: several pages, extra samples, 10 to 16 bits, signs."""
 
+import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from preprocess.depth import declared_maximum
 from preprocess.errors import SourceError
 from preprocess.levels import Levels, signed, to_8_bits
 from preprocess.tiff_header import COLOUR_SAMPLES, TiffHeader
-from preprocess.tiff_samples import is_plain, read_samples
+from preprocess.tiff_samples import is_plain, packed_blocks, read_samples
 
 Imdecode = Callable[[bytes, int], np.ndarray | None]
 
@@ -18,6 +19,7 @@ _PACKED_BITS = (10, 12, 14)
 _MIN_IS_WHITE, _INKS, _LAB = 0, 5, (8, 9, 10)
 _COMPRESSIONS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
 """None, three of fax machines, LZW, JPEG, deflate, PackBits, deflate by its old number: what OpenCV's libtiff has."""
+_DEFLATE, _CODES, _USUAL = (8, 32946), (5, 32773), (1, 2, 3)
 _UNSPECIFIED = 0
 _SIGN = np.uint16(0x8000)
 _OTHER_KINDS = {3: "float", 4: "undefined", 5: "complex integer", 6: "complex"}
@@ -122,6 +124,33 @@ def dropped(header: TiffHeader) -> tuple[str, ...]:
     notes = ("alpha",) * alpha + ("extra channels",) * (extra > 0 and not alpha)
     notes = (*notes, *("several pages",) * (header.pages > 1), *("CMYK",) * (header.photometric == _INKS))
     return (*notes, *("CIE Lab",) * (header.photometric in _LAB))
+
+
+def check_packed(data: bytes, header: TiffHeader) -> None:
+    """Refuse a file whose packed data are damaged inside: OpenCV passes on the black that libtiff puts there.
+
+    Deflate has a checksum for each strip or tile. Damage in LZW and PackBits is found by Pillow, in kinds of files that
+    it knows well; in data packed like a JPEG's or a fax's it shows in the picture alone.
+
+    Raises
+    ------
+    SourceError : stage "decode"
+    """
+    if header.compression in _DEFLATE:
+        for number, block in enumerate(blocks := packed_blocks(data)):
+            unpacking, said = zlib.decompressobj(), "it ends early"
+            try:
+                unpacking.decompress(block)
+            except zlib.error as error:
+                said = str(error)
+            if not unpacking.eof:
+                what = f"TIFF data is damaged: part {number + 1:,} of {len(blocks):,} does not unpack ({said})"
+                raise SourceError("decode", what)
+    elif header.compression in _CODES and header.bits == 8 and header.photometric in _USUAL and not header.planar:
+        from preprocess.pillow_reader import complaint
+
+        if said := complaint(data):
+            raise SourceError("decode", f"TIFF data is damaged: {said}")
 
 
 def why_not(header: TiffHeader) -> str:

@@ -65,6 +65,13 @@ def read_samples(data: bytes, header: TiffHeader, imdecode: Callable[[bytes], np
     return np.ascontiguousarray(whole).view(signed) if header.sample_format == 2 else whole
 
 
+def packed_blocks(data: bytes) -> list[bytes]:
+    """The packed bytes of each strip or tile of a TIFF's first image."""
+    fields = first_fields(data)
+    offsets, counts, _ = _TILES if fields.all(_TILES[0]) else _STRIPS
+    return [data[at : at + count] for at, count in zip(fields.all(offsets), fields.all(counts), strict=False)]
+
+
 def _summed(differences: np.ndarray, block: int) -> np.ndarray:
     """Samples out of their differences from the left neighbour, which start anew at each tile."""
     parts = [differences[:, at : at + block] for at in range(0, differences.shape[1], max(block, 1))]

@@ -11,6 +11,7 @@ from preprocess.decode import decode
 from preprocess.errors import SourceError
 from preprocess.levels import apply_window
 from preprocess.tiff_header import first_fields
+from preprocess.tiff_samples import packed_blocks
 from tests.tiffs import Field, tiff
 
 GRAY, WHITE_IS_0, RGB = 1, 0, 2
@@ -226,3 +227,20 @@ def test_files_of_8_bits_are_left_as_they_are_by_all_keys():
         plain, keyed = decode(data), decode(data, levels=(0, 9), extra_channels="drop", pages="first")
         assert np.array_equal(plain.image, keyed.image)
         assert plain.notes == keyed.notes == ()
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+def test_damage_inside_of_packed_data_is_no_black_band(compression, mode):
+    picture = Image.fromarray(np.cumsum(np.random.default_rng(0).integers(0, 3, (90, 80, 3)), axis=1).astype(np.uint8))
+    buffer = io.BytesIO()
+    picture.convert(mode).save(buffer, "TIFF", compression=compression, strip_size=4000)
+    data = buffer.getvalue()
+    assert decode(data).source_hw == (90, 80)
+    blocks = packed_blocks(data)
+    assert len(blocks) > 1
+    at = data.index(blocks[1]) + len(blocks[1]) // 3
+    damaged = data[:at] + bytes(len(blocks[1]) // 3) + data[at + len(blocks[1]) // 3 :]
+    with pytest.raises(SourceError, match="TIFF data is damaged: "):
+        decode(damaged)
+    assert decode(damaged, reader="opencv").source_hw == (90, 80)  # a tensor that is committed comes back as it was
