@@ -91,6 +91,7 @@ class Snapshot:
     splits : name -> table, in the order of the recipe
     failures : path, split, stage and reason of each image that was left out, and its file's stat and digest
     tensors : tensors_id -> digests of its metadata: 'group' and 'image'
+    splits_written : the recipe named the folders of its splits; they were not found by their names
     """
 
     name: str
@@ -103,6 +104,7 @@ class Snapshot:
     splits: dict[str, SplitTable]
     failures: tuple[dict[str, Any], ...]
     tensors: dict[str, dict[str, str]]
+    splits_written: bool = False
 
 
 def join_strings(strings: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
@@ -165,6 +167,7 @@ def encode(snapshot: Snapshot) -> Iterator[tuple[str, bytes]]:
             "classes": [layout.name_to_text(name) for name in snapshot.classes],
             "files": dict(sorted(digests.items())),
             "tensors": snapshot.tensors,
+            **({"splits_written": True} if snapshot.splits_written else {}),
         }
     )
     yield layout.METADATA, own
@@ -220,6 +223,7 @@ def decode(folder: Path, digest: str | None, attend: Callable[[], None] = _nothi
             splits={name: splits[name] for name in order},
             failures=tuple(json.loads(line) for line in lines.splitlines()),
             tensors=attributes["tensors"],
+            splits_written=attributes.get("splits_written") is True,
         )
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise IntegrityError(

@@ -355,8 +355,8 @@ def check_arguments(
     for name, value in (("limit", limit), ("workers", workers)):
         if value is not None and value < 1:
             raise UsageError(f"{name}: 1 or more expected, found {value}")
-    if not shard_mib > 0:
-        raise UsageError(f"shard_mib: more than 0 expected, found {shard_mib}")
+    if not 0 < shard_mib < math.inf:
+        raise UsageError(f"shard_mib: a number above 0 expected, found {shard_mib}")
     check_folder(source)
     inside, outside = Path(os.path.realpath(cache)), Path(os.path.realpath(source))  # `resolve` raises of a loop
     if inside == outside or outside in inside.parents:
@@ -376,7 +376,8 @@ def processors() -> int:
 def chosen_recipe(given: RecipeLike, overrides: list[str], source: Path, previous: Cache | None) -> Recipe:
     """The recipe as the user means it: given, or the cache's own, or the default; with the overrides on top."""
     if given is None and previous is not None:
-        given = Recipe.from_dict(previous.snapshot.recipe).reopened()
+        kept = previous.snapshot
+        given = Recipe.from_dict(kept.recipe).reopened(splits_written=kept.splits_written)
     if not overrides:
         return as_recipe(given) or Recipe()
     if given is None:

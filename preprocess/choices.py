@@ -216,7 +216,7 @@ def _splits(found: Scan) -> tuple[dict[str, dict[str, Any]], str]:
 def _training(size: Size, census: Census) -> dict[str, Any]:
     crop: dict[str, Any] = {"size": "same", "scale": list(_TINY_SCALE if _is_tiny(size, census) else _SCALE)}
     if size[0] != size[1]:
-        crop["ratio"] = [round(size[1] / size[0] * stretch, 4) for stretch in (3 / 4, 4 / 3)]
+        crop["ratio"] = ["same * 3/4", "same * 4/3"]
     return {"variants": _VARIANTS, "transforms": [{"RandomResizedCrop": crop}, {"HorizontalFlip": {"p": 0.5}}]}
 
 

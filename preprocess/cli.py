@@ -121,6 +121,8 @@ _is_stopped = False
 
 
 def _interrupted() -> None:
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    kept = "; finished shards are kept, the same command goes on from there" if command in ("build", "watch") else ""
     with contextlib.suppress(OSError):  # a terminal that was closed
-        click.echo("decant: interrupted; finished shards are kept, the same command goes on from there", err=True)
+        click.echo(f"decant: interrupted{kept}", err=True)
     sys.exit(130)

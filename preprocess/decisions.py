@@ -273,6 +273,7 @@ def refuse_larger(transform: Any, params: dict[str, Any], shape: Shape, max_pixe
     if height * width > max(max_pixels, shape[0] * shape[1]):  # what came through the cap may stay as large as it is
         raise SourceError(
             "render",
-            f"{name} would make {width} x {height} = {height * width / 1e6:.9g} Mpx of its {shape[1]} x {shape[0]}, "
+            f"{name} would make {height}x{width} = {height * width / 1e6:.9g} Mpx of its {shape[0]}x{shape[1]} (height "
+            "x width), "
             f"over the cap of {max_pixels / 1e6:.9g} Mpx (decode.max_megapixels)",
         )

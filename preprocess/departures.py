@@ -1,5 +1,6 @@
 """What differs from the expected in a scanned SOURCE, as a user wants to hear it: a line each."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from preprocess import environment
 from preprocess.levels import BEYOND, noted_window
-from preprocess.names import junk_of, split_of
+from preprocess.names import is_target_word, junk_of, split_of
 from preprocess.recipe import Recipe
 from preprocess.report import printable
 from preprocess.scan import Scan, Tally
@@ -44,7 +45,7 @@ def departures(recipe: Recipe, found: Scan, classes: Sequence[str], former_class
         *recipe.notes,
         *_passed_over(found),
         *_classes_without_images(found, classes, recipe.classes or ()),
-        *_classes_like_splits(found),
+        *_odd_class_names(found),
         *shifted(classes, former_classes),
         *environment.doubts(),
     ]
@@ -79,6 +80,7 @@ def _passed_over(found: Scan) -> list[str]:
         f"{tally.count:,} {what} ({tally.shown()})"
         for tally, what in (
             (found.undecodable, "HEIC files were skipped, which decant does not decode: convert them to JPEG or PNG"),
+            (found.dead, "links that lead nowhere were skipped; is their disk mounted?"),
             (found.hidden, "hidden files and folders were skipped"),
             (found.other, "files were skipped: no image's extension, or no regular file"),
             (found.loose, "images lie beside the class folders and were skipped"),
@@ -89,6 +91,9 @@ def _passed_over(found: Scan) -> list[str]:
     if found.junk:
         names = ", ".join(f"{printable(name)} {count:,}" for name, count in sorted(found.junk.items()))
         lines.append(f"junk of file servers, desktops and editors was skipped: {names}")
+    if found.unlisted:
+        names = ", ".join(map(repr, found.unlisted))
+        lines.append(f"folders of SOURCE that cannot be listed were skipped: {names}")
     if found.empty_folders:
         names = ", ".join(map(repr, found.empty_folders))
         lines.append(f"folders in which no image was found were skipped: {names}")
@@ -121,8 +126,8 @@ def _classes_without_images(found: Scan, classes: Sequence[str], pinned: Sequenc
     return lines
 
 
-def _classes_like_splits(found: Scan) -> list[str]:
-    """Classes that are called like splits, and folders inside of classes that are."""
+def _odd_class_names(found: Scan) -> list[str]:
+    """Classes called like splits, like masks or like each other; folders inside of classes called like splits."""
     counts: Counter[str] = Counter()
     for split in found.splits.values():
         counts.update({name: count for name, count in split.class_counts().items() if split_of(name)})
@@ -133,10 +138,24 @@ def _classes_like_splits(found: Scan) -> list[str]:
         for below in folders
         if split_of(below)
     ]
+    parts: Counter[str] = Counter()
+    twins: dict[str, set[str]] = {}
+    for split in found.splits.values():
+        parts.update({name: count for name, count in split.class_counts().items() if count and is_target_word(name)})
+        for name in split.class_names or ():
+            twins.setdefault(unicodedata.normalize("NFC", name).casefold(), set()).add(name)
     lines = []
     if counts:
         names = ", ".join(f"{name!r} with {count:,} images" for name, count in counts.items())
         lines.append(f"classes have the names of splits: {names}")
+    if parts:
+        names = ", ".join(f"{name!r} with {count:,} images" for name, count in parts.items())
+        lines.append(f"classes have the names of masks or labels of a data set: {names}")
+    for same in twins.values():
+        if len(same) > 1:
+            lines.append(
+                f"classes differ only in capitals or in how accents are encoded: {', '.join(map(ascii, sorted(same)))}"
+            )
     if inside:
         shown = ", ".join(map(repr, inside[:_NAMES_SHOWN])) + (", …" if len(inside) > _NAMES_SHOWN else "")
         lines.append(f"folders inside of classes have the names of splits, and belong to their classes: {shown}")

@@ -4,13 +4,15 @@ A reading is made from the names in SOURCE (`read_names`) and then compared with
 Both name a doubt where it is not certain, and the reading that the doubt suggests.
 """
 
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from preprocess.names import SPLIT_NAMES, is_image_word, is_target_word, probable_split_of, split_of
-from preprocess.scan import Scan, SplitScan, folders_in, holds_images
+from preprocess.errors import UsageError
+from preprocess.names import SPLIT_NAMES, is_image_word, is_target_word, probable_split_of, split_of, split_word_in
+from preprocess.scan import Scan, SplitScan, dead_links, folders_in, has_images, holds_images
 
 _NAMES_SHOWN = 5
 
@@ -48,18 +50,26 @@ def read_names(source: Path, below: str = "") -> Reading:
 
     Raises
     ------
-    UsageError : SOURCE does not exist or is not a folder
+    UsageError : SOURCE does not exist or is not a folder, or a split of it is a link that leads nowhere
     """
     place = source / below
     folders = folders_in(place)
+    for name, target in dead_links(place).items():
+        if split_of(name):
+            raise UsageError(
+                f"{_join(below, name)!r} in SOURCE {str(source)!r} has the name of a split, and is a link to "
+                f"{target!r}, which does not exist; is its disk mounted? Remove the link if it is not needed"
+            )
     certain = {name: split for name in folders if (split := split_of(name))}
     probable = {name: split for name in folders if name not in certain and (split := probable_split_of(name))}
-    probable = {name: split for name, split in probable.items() if holds_images(place / name)}
+    probable = {name: split for name, split in probable.items() if holds_images(place / name) is not False}
     if not certain and not probable:
         return Reading([("train", below or ".")])
     others = [name for name in folders if name not in certain and name not in probable]
     filled = [name for name in others if holds_images(place / name)]
     named = certain | probable
+    if not filled and has_images(place) and all(holds_images(place / name) is False for name in named):
+        return Reading([("train", below or ".")])  # a flat folder, with empty folders in it
     splits = [(split, _join(below, name)) for split, name in _in_order(named)]
     reading = Reading(
         splits,
@@ -85,8 +95,16 @@ def read_names(source: Path, below: str = "") -> Reading:
 def _in_order(named: Mapping[str, str]) -> list[tuple[str, str]]:
     """(split, folder); where several folders mean one split, each split is called as its folder."""
     meanings = list(named.values())
-    pairs = [(split if meanings.count(split) == 1 else _as_split(name), name) for name, split in named.items()]
-    return sorted(pairs, key=lambda pair: (SPLIT_NAMES.index(named[pair[1]]), pair[1]))
+    pairs: list[tuple[str, str]] = []
+    for name in sorted(named, key=lambda name: (SPLIT_NAMES.index(named[name]), name)):
+        split = named[name] if meanings.count(named[name]) == 1 else _as_split(name)
+        taken = {each for each, _ in pairs}
+        again = itertools.count(2)
+        unique = split
+        while unique in taken:  # train-1 and train_1
+            unique = f"{split}_{next(again)}"
+        pairs.append((unique, name))
+    return pairs
 
 
 def _as_split(name: str) -> str:
@@ -102,7 +120,15 @@ def _has_class_folders(folder: Path) -> bool:
 
 def look_inside(source: Path, reading: Reading, scanned: Scan) -> Reading | None:
     """The doubt that the scan of a reading leaves, with a reading that fits better; None if it leaves none."""
-    for look in (_parts_of_a_data_set, _splits_as_classes, _one_folder_around_all, _splits_in_classes):
+    for look in (
+        _parts_of_a_data_set,
+        _parts_in_classes,
+        _splits_as_classes,
+        _split_words_in_classes,
+        _one_folder_around_all,
+        _splits_in_classes,
+        _more_beside_than_inside,
+    ):
         better = look(source, reading, scanned)
         if better is not None:
             return better
@@ -118,8 +144,8 @@ def _parts_of_a_data_set(source: Path, reading: Reading, scanned: Scan) -> Readi
     for name, split in scanned.splits.items():
         counts = split.class_counts()
         filled = [each for each, count in counts.items() if count]
-        images = [each for each in filled if is_image_word(each)]
         targets = [each for each in counts if is_target_word(each)]
+        images = [each for each in filled if is_image_word(each, beside_targets=bool(targets))]
         only_targets = bool(filled) and all(map(is_target_word, filled))
         if not only_targets and not (images and (targets or len(filled) == len(images))):
             splits.append((name, split.folder))
@@ -137,6 +163,22 @@ def _parts_of_a_data_set(source: Path, reading: Reading, scanned: Scan) -> Readi
     doubt = f"folders are named like the parts of a data set, not like classes ({listed(found)})"
     loose = [f"images that lie loose in {listed(alone)} need a folder of their own to be a split"] if alone else []
     return Reading(splits, doubt, left_out=_targets_left_out(left_out) + loose)
+
+
+def _parts_in_classes(source: Path, reading: Reading, scanned: Scan) -> Reading | None:
+    """cat/images/ and cat/masks/, or cat/masks/ beside the images of cat."""
+    found = [
+        _join(split.folder, f"{each}/{below}")
+        for split in scanned.splits.values()
+        for each, folders in split.nested.items()
+        for below in folders
+        if is_target_word(below)
+    ]
+    if not found:
+        return None
+    lost = f"{listed(found)}: a recipe cannot leave out folders inside of classes; move them out of SOURCE for that"
+    doubt = f"folders named like masks or labels stand inside of classes and would be samples ({listed(found)})"
+    return Reading(reading.splits, doubt, left_out=[lost])
 
 
 def _targets_left_out(folders: list[str]) -> list[str]:
@@ -164,27 +206,41 @@ def _splits_as_classes(source: Path, reading: Reading, scanned: Scan) -> Reading
     return Reading(splits, doubt) if found else None
 
 
+def _split_words_in_classes(source: Path, reading: Reading, scanned: Scan) -> Reading | None:
+    """cars_train/ and cars_test/, trainA/ and testA/."""
+    found: dict[str, str] = {}
+    for split in scanned.splits.values():
+        filled = [each for each, count in split.class_counts().items() if count]
+        named = {each: word for each in filled if (word := split_word_in(each))}
+        meanings: dict[tuple[str, ...], set[str]] = {}
+        for meaning, rest in named.values():
+            meanings.setdefault(rest, set()).add(meaning)
+        if any(len(several) > 1 for several in meanings.values()):  # not so train_station and test_tube
+            images = {each: word for each, word in named.items() if not any(map(is_target_word, word[1]))}
+            found |= {_join(split.folder, each): meaning for each, (meaning, _) in images.items()}
+    if not found:
+        return None
+    splits = _in_order(found) if len(scanned.splits) == 1 else reading.splits
+    return Reading(splits, f"folders with the names of splits in theirs stand where classes do ({listed(found)})")
+
+
 def _one_folder_around_all(source: Path, reading: Reading, scanned: Scan) -> Reading | None:
-    """A single class that holds nothing but folders with images: photos/dataset/<class>/…"""
+    """A single class that holds nothing but folders with images: photos/dataset/<class>/…, VOCdevkit/…/JPEGImages."""
     filled = filled_classes(scanned)
     places = [(name, split, split.class_counts()) for name, split in scanned.splits.items() if len(split.paths)]
     if len(filled) != 1 or not all(filled <= split.nested_alone for _, split, _ in places):
         return None
     roots = {name: _root(split) for name, split, _ in places}
     (class_name,) = filled
-    if any(is_direct for _, is_direct in roots.values()):
-        return None
     doubt = f"all images lie in folders below {class_name!r}, which would be the only class"
     if len(places) == 1 and len(scanned.splits) == 1:
-        return Reading(read_names(source, roots[places[0][0]][0]).splits, doubt)
-    return Reading([(name, roots[name][0] if name in roots else folder) for name, folder in reading.splits], doubt)
+        return Reading(read_names(source, roots[places[0][0]]).splits, doubt)
+    return Reading([(name, roots.get(name, folder)) for name, folder in reading.splits], doubt)
 
 
-def _root(split: SplitScan) -> tuple[str, bool]:
-    """The deepest folder that holds all images of a split, and whether some lie directly in it."""
-    places = {path.rpartition("/")[0] for path in split.paths}
-    root = os.path.commonpath(places)
-    return root, root in places
+def _root(split: SplitScan) -> str:
+    """The deepest folder that holds all images of a split."""
+    return os.path.commonpath({path.rpartition("/")[0] for path in split.paths})
 
 
 def _splits_in_classes(source: Path, reading: Reading, scanned: Scan) -> Reading | None:
@@ -207,6 +263,20 @@ def _splits_in_classes(source: Path, reading: Reading, scanned: Scan) -> Reading
     return Reading(
         reading.splits, f"folders named like splits stand inside of classes ({listed(found)})", left_out=[lost]
     )
+
+
+def _more_beside_than_inside(source: Path, reading: Reading, scanned: Scan) -> Reading | None:
+    """a.jpg, b.jpg and thumbs/c.jpg, of which c.jpg alone would be taken."""
+    skipped = scanned.loose.count + scanned.beside.count
+    taken = sum(len(split.paths) for split in scanned.splits.values())
+    if skipped <= taken:
+        return None
+    shown = scanned.loose if scanned.loose.count else scanned.beside
+    doubt = (
+        f"{skipped:,} images lie beside the folders that would be taken ({shown.shown()}), and {taken:,} inside of them"
+    )
+    lost = "images beside folders need a folder of their own to be a class or a split; move either of them"
+    return Reading(reading.splits, doubt, left_out=[lost])
 
 
 def _any_split_of(name: str) -> str | None:

@@ -16,14 +16,18 @@ _FILLING_WORD = re.compile(
     "full|small|mini|final|resized|cropped|clean"
 )
 _SHORT = {"trainval": "train", "trn": "train", "tst": "test"}
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+_CAPITALS = {"Tr": "train", "Ts": "test"}
 
 IMAGE_WORDS = frozenset({"image", "images", "img", "imgs", "jpegimages", "jpgimages", "leftimg8bit", "rgb"})
 TARGET_WORDS = frozenset(
     {"mask", "masks", "label", "labels", "annotation", "annotations", "annot", "annots", "ann", "anns", "imagesets"}
+    | {"depth", "depths", "depthmap", "depthmaps", "disparity", "disparities", "normals"}
     | {"gt", "gts", "groundtruth", "gtfine", "gtcoarse", "segmentation", "segmentations", "segmentationclass"}
     | {"segmentationclassaug", "segmentationobject", "trimaps", "bboxes", "boxes", "keypoints", "xml", "xmls"}
 )
 """Folders of data sets for detection and segmentation, without '_', '-' and ' ', in lower case."""
+_WEAK_IMAGE_WORDS = frozenset({"photo", "photos", "picture", "pictures", "pics"})
 
 _JUNK = frozenset(
     {"@eadir", "@synoresource", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", ".@__thumb", "~snapshot"}
@@ -57,9 +61,34 @@ def probable_split_of(name: str) -> str | None:
     return _SHORT.get(found[0]) or split_of(found[0])
 
 
-def is_image_word(name: str) -> bool:
-    """Whether data sets that are no class folders keep their images under such a name, as `JPEGImages`."""
-    return _folded(name) in IMAGE_WORDS
+def split_word_in(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """The split of which a name holds one word, and its other words; enough for a doubt, not for a reading.
+
+    >>> split_word_in("cars_train"), split_word_in("testA"), split_word_in("training-vs-test")
+    (('train', ('cars',)), ('test', ('a',)), None)
+    """
+    words = _WORD.findall(name)
+    found = {place: split for place, word in enumerate(words) if (split := _split_word(word))}
+    if len(found) != 1:
+        return None
+    ((place, split),) = found.items()
+    return split, tuple(word.lower() for i, word in enumerate(words) if i != place)
+
+
+def _split_word(word: str) -> str | None:
+    folded = word.lower()
+    match = _SPLIT_WORD.fullmatch(folded) or _SPLIT_WORD.fullmatch(folded.removesuffix("s"))
+    return (_SHORT.get(match[1]) or split_of(match[1])) if match else _CAPITALS.get(word)
+
+
+def is_image_word(name: str, *, beside_targets: bool = False) -> bool:
+    """Whether data sets that are no class folders keep their images under such a name, as `JPEGImages`.
+
+    Parameters
+    ----------
+    beside_targets : a folder beside it is named like one of targets, so that `photos` is no class either
+    """
+    return _folded(name) in IMAGE_WORDS or (beside_targets and _folded(name) in _WEAK_IMAGE_WORDS)
 
 
 def is_target_word(name: str) -> bool:

@@ -14,6 +14,7 @@ from preprocess.departures import departures, lost_classes, shifted
 from preprocess.errors import PixelsWouldDiffer, RecipeError, UsageError
 from preprocess.history import History, in_force_then_newest
 from preprocess.jobs import Failure
+from preprocess.own_size import squeezed
 from preprocess.reading import settle
 from preprocess.recipe import Recipe
 from preprocess.rendering import OPENCV, Rendering, Statistics
@@ -56,6 +57,7 @@ class Plan:
     shift : that of them which says which class ids mean another class than in the snapshot in force; empty if none does
     history : what committed snapshots hold
     refused : pixels_id -> digest -> why images of this content cannot be used
+    splits_written : the recipe names the folders of its splits
     rerender : tensors that this version would make otherwise are to be replaced
     read_formerly : images whose tensors come from a former way of reading, see `former`
     """
@@ -72,6 +74,7 @@ class Plan:
     departures: list[str] = field(default_factory=list)
     shift: str = ""
     refused: dict[str, dict[bytes, Failure]] = field(default_factory=dict)
+    splits_written: bool = False
     rerender: bool = False
     read_formerly: dict[str, list[str]] = field(default_factory=dict)
 
@@ -109,6 +112,7 @@ def make_plan(source: Path, cache: Path, recipe: Recipe, previous: Cache | None,
     """
     if previous is not None and options.limit is not None:
         raise UsageError(f"limit: {str(cache)!r} has a snapshot; a part of SOURCE goes only into a new cache")
+    splits_written = recipe.open_splits() == []
     recipe, scanned, noted = settle(source, recipe, previous.snapshot if previous is not None else None)
     classes, former = class_table(scanned, recipe.classes), previous.snapshot.classes if previous is not None else ()
     sources = collect(scanned, classes, options.limit)
@@ -129,6 +133,7 @@ def make_plan(source: Path, cache: Path, recipe: Recipe, previous: Cache | None,
         History(cache, previous),
         noted,
         shift=next(iter(shifted(classes, former)), ""),
+        splits_written=splits_written,
         rerender=options.rerender,
     )
     if previous is not None:
@@ -167,6 +172,7 @@ def _identify(recipe: Recipe, previous: Cache | None, options: PlanOptions) -> t
             _refuse_other_pixels(name, previous, *same)
         place = f"splits.{name}.transforms"
         most = max(recipe.max_pixels, rendering.pixels)
+        warnings += squeezed(rendering.transforms, place)
         warnings += augment.prove_size(rendering.transforms, rendering.size_hw, rendering.shape[0], place, most)
     return renderings, warnings
 

@@ -26,7 +26,7 @@ _QUIET_S = 10.0
 """Work that is over by then needs no line in a log."""
 
 _LINE_S, _LINE_SHARE, _LONGEST_S = 30.0, 0.05, 600.0
-"""Two lines of a log are so long and so much of the work apart, or at most so long."""
+"""Two lines of a log are so long apart; after `_LONGEST_S` also so much of the work, or at most `_LONGEST_S`."""
 
 
 @contextlib.contextmanager
@@ -105,11 +105,18 @@ def _write(text: str, *, timed: bool = True) -> None:
         sys.stderr.flush()
 
 
+def rate(count: int, elapsed_s: float) -> str:
+    """Images a second, as a word of a line."""
+    speed = count / elapsed_s
+    return f"{speed:,.0f}/s" if speed >= 1 else f"{speed * 3600:,.0f}/h"
+
+
 class _Pace:
     """When the next line of a log is due."""
 
     def __init__(self) -> None:
-        self._told_s, self._told_share = time.monotonic() - _LINE_S + _QUIET_S, -1.0
+        self._since = time.monotonic()
+        self._told_s, self._told_share = self._since - _LINE_S + _QUIET_S, -1.0
         self.has_told = False
 
     def is_due(self, share: float, *, anew: bool = False) -> bool:
@@ -121,7 +128,9 @@ class _Pace:
         """
         now = time.monotonic()
         waited, gained = now - self._told_s, share - self._told_share
-        due = self.has_told if anew else waited >= _LONGEST_S or (waited >= _LINE_S and gained >= _LINE_SHARE)
+        is_young = now - self._since < _LONGEST_S
+        enough = gained >= _LINE_SHARE or is_young or waited >= _LONGEST_S
+        due = self.has_told if anew else waited >= _LINE_S and enough
         if due or anew:
             self._told_share = share
         if due:
@@ -145,7 +154,7 @@ class _Lines:
             self._pace = _Pace()  # from here on there is something to tell
         self._name, self._total, self._since, self._bound = name, total, time.monotonic(), ""
         self._lately = Lately()
-        if self._pace.is_due(0.0 if self._pace.has_told else -1.0, anew=True):
+        if self._pace.is_due(0.0 if self._pace.has_told else -1.0, anew=True) and total:
             _write(f"{name} {total:,} images")
 
     def update(self, done: int, failed: int) -> None:
@@ -157,7 +166,7 @@ class _Lines:
         elapsed = time.monotonic() - self._since
         if both and elapsed:
             left = (self._total - both) * elapsed / both
-            parts += [f"{both / elapsed:,.0f}/s", f"about {left:,.0f} s left"]
+            parts += [rate(both, elapsed), f"about {left:,.0f} s left"]
         parts += [self._bound] if self._bound else []
         parts += [f"{failed:,} failed"] if failed else []
         _write(", ".join(parts))
@@ -186,9 +195,9 @@ class _Bar:
         if self._task is None:
             return
         task = self._bar.tasks[self._task]
-        rate = f"{(done + failed) / task.elapsed:,.0f}/s" if task.elapsed else ""
+        shown = rate(done + failed, task.elapsed) if task.elapsed else ""
         failures = f"{failed:,} failed" if failed else ""
-        self._bar.update(self._task, completed=done + failed, rate=rate, failures=failures)
+        self._bar.update(self._task, completed=done + failed, rate=shown, failures=failures)
 
     def work(self, spent_s: Mapping[str, float]) -> None:
         if self._task is not None:

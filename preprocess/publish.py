@@ -70,6 +70,7 @@ def publish(plan: Plan, stock: Stock, splits: Splits, commit: writer.Commit, sec
         splits={name: _table(plan, stock, name, numbers) for name, numbers in splits.items()},
         failures=tuple(failure_rows(plan, splits)),
         tensors=commit.tensors,
+        splits_written=plan.splits_written,
     )
     commit.publish(snapshot)
     writer.leave_source_hint(plan.cache, plan.source)

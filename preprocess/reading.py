@@ -90,8 +90,9 @@ def scan_as(source: Path, recipe: Recipe, reading: Reading) -> Scan:
     UsageError : as `scan` raises it
     """
     scanned = scan(source, recipe)
-    scanned.empty_folders += [name for name in scanned.unused_folders if name in reading.empty]
-    scanned.unused_folders = [name for name in scanned.unused_folders if name not in reading.empty]
+    beside = [name for name in scanned.unused_folders if name not in scanned.unlisted]
+    scanned.empty_folders += [name for name in beside if name in reading.empty]
+    scanned.unused_folders = [name for name in beside if name not in reading.empty]
     return scanned
 
 

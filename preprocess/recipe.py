@@ -437,12 +437,16 @@ class Recipe(_Part):
             for name, split in (self.splits or {}).items()
         )
 
-    def reopened(self) -> "Recipe":
+    def reopened(self, *, splits_written: bool = False) -> "Recipe":
         """A recipe that a snapshot keeps, as its user may have written it: what defaults filled in is open again.
 
         Another size, say, then fills it in anew, and new split folders join a recipe that named none.
+
+        Parameters
+        ----------
+        splits_written : as in `cache_store.manifest.Snapshot`; then the splits stay as they are
         """
-        if self.is_default():
+        if self.is_default() and not splits_written:
             return self.without_splits()
         default = self.default_split()
         splits = {name: _plain_split(split) for name, split in self.named_splits.items()}

@@ -44,6 +44,11 @@ class Tally:
         if len(self.examples) < _EXAMPLES:
             self.examples.append(name)
 
+    def join(self, other: "Tally") -> None:
+        """Count another one as well."""
+        self.count += other.count
+        self.examples = (self.examples + other.examples)[:_EXAMPLES]
+
     def shown(self) -> str:
         """The examples, for a message."""
         return ", ".join(name if name.isprintable() else repr(name) for name in self.examples) + (
@@ -98,6 +103,8 @@ class Scan:
     beside : images in SOURCE itself, beside the folders of splits
     junk : what file servers, desktops and editors leave: name -> how often it was passed over
     undecodable : images of a format that decant does not decode, by their extension
+    dead : links that lead nowhere, without an image's extension
+    unlisted : those of the unused folders that cannot be listed
     """
 
     splits: dict[str, SplitScan]
@@ -112,6 +119,8 @@ class Scan:
     beside: Tally = field(default_factory=Tally)
     junk: Counter[str] = field(default_factory=Counter)
     undecodable: Tally = field(default_factory=Tally)
+    dead: Tally = field(default_factory=Tally)
+    unlisted: list[str] = field(default_factory=list)
 
 
 def scan(source: Path, recipe: Recipe) -> Scan:
@@ -128,6 +137,8 @@ def scan(source: Path, recipe: Recipe) -> Scan:
     if not any(len(split.paths) for split in result.splits.values()):
         unreadable = [f"; {folder!r}: {why}" for folder, why in result.unreadable.items()]
         skipped = f"{result.other.count} other and {result.hidden.count} hidden files"
+        if result.junk:
+            skipped += f", and junk by its name, which is skipped: {', '.join(map(repr, sorted(result.junk)))}"
         if result.undecodable.count:
             skipped = f"{result.undecodable.count} HEIC files, which decant does not decode, {skipped}"
         raise UsageError(
@@ -142,6 +153,10 @@ def scan(source: Path, recipe: Recipe) -> Scan:
         for path, _ in sorted(direct):
             result.beside.add(path)
         result.unused_folders = sorted(set(folders) - used)
+        result.unlisted = [name for name in result.unused_folders if not os.access(source / name, os.R_OK | os.X_OK)]
+        for kind in ("undecodable", "dead"):
+            more: Tally = getattr(above, kind)
+            getattr(result, kind).join(more)
     return result
 
 
@@ -159,8 +174,19 @@ def folders_in(source: Path) -> list[str]:
     )
 
 
-def holds_images(folder: Path) -> bool:
-    """Whether an image lies in a folder or below it; the look ends at the first one."""
+def dead_links(folder: Path) -> dict[str, str]:
+    """The links in a folder that lead nowhere -> what they name."""
+    links = {entry.name: entry.path for entry in _entries(folder) if entry.is_symlink()}
+    return {name: os.readlink(path) for name, path in links.items() if not os.path.exists(path)}
+
+
+def has_images(folder: Path) -> bool:
+    """Whether an image lies directly in a folder."""
+    return any(_extension(each.name) in IMAGE_EXTENSIONS and each.name[0] != "." for each in _entries(folder))
+
+
+def holds_images(folder: Path) -> bool | None:
+    """Whether an image lies in a folder or below it; the look ends at the first one. None: it cannot be listed."""
     seen: set[tuple[int, int]] = set()
     open_folders = [os.fspath(folder)]
     while open_folders:
@@ -180,7 +206,8 @@ def holds_images(folder: Path) -> bool:
                     elif _extension(entry.name) in IMAGE_EXTENSIONS:
                         return True
         except OSError:
-            continue  # what cannot be listed shows no image; it is named as a folder beside the splits
+            if current == os.fspath(folder):
+                return None
     return False
 
 
@@ -362,6 +389,8 @@ class _Walk:
                     elif _extension(name) not in IMAGE_EXTENSIONS:
                         if junk := junk_of(name):
                             self._result.junk[junk] += 1
+                        elif why == "no folder" and entry.is_symlink() and not os.path.exists(entry.path):
+                            self._result.dead.add(place + name)
                         elif why == "no folder":
                             undecodable = _extension(name) in HEIC_EXTENSIONS
                             (self._result.undecodable if undecodable else self._result.other).add(place + name)

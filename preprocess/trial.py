@@ -18,6 +18,7 @@ from preprocess.errors import SourceError, UsageError
 from preprocess.hashing import hash_files
 from preprocess.jobs import Files
 from preprocess.outputs import output_file
+from preprocess.own_size import squeezed
 from preprocess.read import most_bytes, read_source
 from preprocess.reading import settle
 from preprocess.recipe import Recipe
@@ -183,6 +184,7 @@ def _rendering(recipe: Recipe, split: str) -> tuple[Rendering, list[str]]:
     engine, notes = engines.choose(split, rendering, "auto", None, None, rerender=False)
     place = f"splits.{split}.transforms"
     most = max(recipe.max_pixels, rendering.pixels)
+    notes += squeezed(rendering.transforms, place)
     notes += augment.prove_size(rendering.transforms, rendering.size_hw, rendering.shape[0], place, most)
     return replace(rendering, engine=engine), notes
 

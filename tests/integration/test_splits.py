@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
+from cache_store.manifest import Snapshot
 from cache_store.reader import open_cache
 from loaders import CachedDataset
-from preprocess import ShiftRefused, ShrinkRefused, UsageError, status
+from preprocess import ShiftRefused, ShrinkRefused, UsageError, publish, status
 from preprocess.builder import build
 from preprocess.show import show
 from tests.helpers import TINY, image_folder, write_image
@@ -79,9 +80,11 @@ def test_a_folder_without_images_beside_splits_is_skipped_and_named(tmp_path):
     assert build(photos, tmp_path / "cache", workers=1).samples == {"train": 4, "validation": 2, "test": 2}
 
 
-def test_a_cache_whose_classes_are_called_like_splits_keeps_them_and_says_so(tmp_path):
+def test_a_cache_whose_classes_are_called_like_splits_keeps_them_and_says_so(tmp_path, monkeypatch):
     photos, cache = image_folder(tmp_path / "photos", ("Train", "Test"), count=2), tmp_path / "cache"
-    build(photos, cache, SIZE_8 | {"splits": {"train": {"folder": "."}}}, workers=1)
+    with monkeypatch.context() as patch:  # a version that took them for classes by itself
+        patch.setattr(publish, "Snapshot", lambda **fields: Snapshot(**fields | {"splits_written": False}))
+        build(photos, cache, SIZE_8 | {"splits": {"train": {"folder": "."}}}, workers=1)
 
     report = build(photos, cache, workers=1)
 
@@ -412,3 +415,24 @@ def test_a_recipe_that_names_its_splits_survives_yaml(tmp_path):
     build(tmp_path / "photos", tmp_path / "other", written, workers=1)
 
     assert contents(tmp_path / "cache") == contents(tmp_path / "other")
+
+
+def test_a_recipe_that_named_its_folders_keeps_them_without_being_given_again(tmp_path):
+    photos, cache = image_folder(tmp_path / "photos", ("cat", "dog", "test"), count=2), tmp_path / "cache"
+    build(photos, cache, SIZE_8 | {"splits": {"train": {"folder": "."}}}, workers=1)
+    image_folder(photos, ("bus",), count=2, first_seed=70)
+
+    assert status(photos, cache).refused is None
+    report = build(photos, cache, workers=1)
+    assert (list(report.class_counts), report.samples) == (["bus", "cat", "dog", "test"], {"train": 8})
+
+
+def test_folders_that_a_recipe_left_out_stay_out(tmp_path):
+    photos, cache = tmp_path / "photos", tmp_path / "cache"
+    image_folder(photos / "train", ("cat",), count=2)
+    image_folder(photos / "val", ("ant",), count=2, first_seed=50)
+    build(photos, cache, SIZE_8 | {"splits": {"train": {"folder": "train"}}}, workers=1)
+    write_image(photos / "train" / "cat" / "new.png", 99)
+
+    report = build(photos, cache, overrides=["seed=1"], workers=1)
+    assert (report.samples, list(report.class_counts)) == ({"train": 3}, ["cat"])

@@ -351,8 +351,10 @@ def test_the_demo_gets_its_arguments(checkout: Checkout) -> None:
 
 
 def test_arguments_reach_the_tests(checkout: Checkout) -> None:
-    done = checkout.make("test", "ARGS=-k 'this or that'")
+    done = checkout.make("test-all", "ARGS=-k 'this or that'")
     assert done.stdout == "[python][-m][pytest][-k][this or that]\n"
+    done = checkout.make("test", "ARGS=-x")
+    assert done.stdout == "[python][-m][pytest][-m][not long][-x]\n"
 
 
 def test_clean_keeps_the_venv(checkout: Checkout) -> None:

@@ -9,7 +9,8 @@ from preprocess import environment
 from preprocess.departures import departures, lost_classes, lost_in_decoding, shifted
 from preprocess.paths import Paths
 from preprocess.recipe import Recipe
-from preprocess.scan import STAT, Scan, SplitScan, Tally
+from preprocess.scan import STAT, Scan, SplitScan, Tally, scan
+from tests.unit.preprocess.test_scan import tree
 
 
 @pytest.fixture(autouse=True)
@@ -198,3 +199,12 @@ def test_of_many_colour_profiles_the_usual_ones_are_named():
     lines = lost_in_decoding(noted)
     assert [line.split("'")[1] for line in lines[:-1]] == ["7", "6", "5", "4", "3"]
     assert lines[-1] == "images with 3 more colour profiles, 6: not converted"
+
+
+def test_classes_that_are_called_like_masks_or_like_each_other_are_told(tmp_path):
+    source = tree(tmp_path / "source", "cat/1.jpg", "Cat/2.jpg", "caf\u00e9/1.jpg", "cafe\u0301/2.jpg", "masks/3.jpg")
+    recipe = Recipe().with_splits([("train", ".")])
+    lines = departures(recipe, scan(source, recipe), [], [])
+    assert "classes have the names of masks or labels of a data set: 'masks' with 1 images" in lines
+    assert "classes differ only in capitals or in how accents are encoded: 'Cat', 'cat'" in lines
+    assert sum("how accents are encoded" in line for line in lines) == 2

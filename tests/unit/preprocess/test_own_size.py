@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from preprocess import Recipe, RecipeError, own_size, propose_recipe
-from preprocess.own_size import filled_in
+from preprocess.own_size import filled_in, squeezed
 from tests.helpers import image_folder, write_image
 
 
@@ -70,3 +70,24 @@ def test_another_size_set_is_what_init_would_write_for_it(tmp_path, size):
     propose_recipe(tmp_path / "photos", size).write(tmp_path / "other.yaml")
 
     assert Recipe.from_yaml(tmp_path / "recipe.yaml", [f"size={size}"]) == Recipe.from_yaml(tmp_path / "other.yaml")
+
+
+def test_a_ratio_is_the_recipes_width_over_height_times_a_fraction():
+    crop = [{"RandomResizedCrop": {"size": "same", "ratio": ["same * 3/4", "same * 4/3"]}}]
+    assert filled_in(crop, (64, 16), "t")[0]["RandomResizedCrop"] == {"size": [64, 16], "ratio": [0.1875, 1 / 3]}
+    assert filled_in(crop, (64, 64), "t")[0]["RandomResizedCrop"]["ratio"] == [3 / 4, 4 / 3]  # Albumentations' own
+    kept = [{"RandomResizedCrop": {"ratio": [0.5, 2]}}]
+    assert filled_in(kept, (64, 16), "t") == kept
+    with pytest.raises(RecipeError, match="a fraction of numbers above 0"):
+        filled_in([{"RandomResizedCrop": {"ratio": ["same * 3/0", 1]}}], (64, 16), "t")
+
+
+def test_a_crop_of_another_shape_than_the_recipes_is_told():
+    def crop(ratio):
+        return {"RandomResizedCrop": {"size": [64, 16], "ratio": ratio}}
+
+    (line,) = squeezed([{"HorizontalFlip": {}}, crop([0.75, 1.3333])], "splits.train.transforms")
+    assert line.startswith("splits.train.transforms[1].RandomResizedCrop: windows of width / height 0.75 to 1.333 are")
+    assert "squeezed to 0.25 (64x16)" in line
+    assert squeezed([crop([0.2, 0.3])], "t") == []
+    assert len(squeezed([{"OneOf": {"transforms": [crop([1, 2]), crop([0.2, 0.3])]}}], "t")) == 1

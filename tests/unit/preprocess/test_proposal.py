@@ -182,7 +182,7 @@ def test_a_size_that_was_asked_for(tmp_path):
     large = propose_recipe(tmp_path / "photos", 400)
 
     assert wide["size"] == [96, 160]
-    assert wide["splits"]["train"]["transforms"][0]["RandomResizedCrop"]["ratio"] == [1.25, 2.2222]
+    assert wide["splits"]["train"]["transforms"][0]["RandomResizedCrop"]["ratio"] == ["same * 3/4", "same * 4/3"]
     assert wide["splits"]["val"]["transforms"][0] == {"SmallestMaxSize": {"max_size_hw": "same * 8/7"}}
     assert large.recipe.splits["val"].transforms[0]["SmallestMaxSize"]["max_size"] == 400
     assert "4 of 4 images are smaller; resizing for evaluation enlarges 4, at most 2.0 times" in large.text.replace(

@@ -50,7 +50,9 @@ def refused(source, recipe=None, previous=None):
         (["cat/1.jpg", "dog/1.jpg"], {"train": "."}, ["cat", "dog"]),
         (["1.jpg", "2.jpg"], {"train": "."}, []),
         (["cat/1.jpg", "dog/2.jpg", "logs/x.txt"], {"train": "."}, ["cat", "dog"]),
-        (["a/b/1.jpg"], {"train": "."}, ["a"]),
+        (["1.jpg", "2.jpg", "test/", "train/"], {"train": "."}, []),
+        (["a/1.jpg", "photos/1.jpg"], {"train": "."}, ["a", "photos"]),
+        (["freight_train/1.jpg", "test_tube/1.jpg"], {"train": "."}, ["freight_train", "test_tube"]),
         (["a/1.jpg", "a/b/2.jpg", "a/c/3.jpg"], {"train": "."}, ["a"]),
         (["train_station/1.jpg", "test tube/1.jpg"], {"train": "."}, ["test tube", "train_station"]),
         (["mask/1.jpg", "no_mask/1.jpg"], {"train": "."}, ["mask", "no_mask"]),
@@ -129,7 +131,29 @@ def test_class_folders_are_not_looked_into_before_the_scan(tmp_path, monkeypatch
         (["train/train/a/1.jpg", "train/test/a/1.jpg"], {"train": "train/train", "test": "train/test"}),
         (["cat/train/1.jpg", "cat/test/1.jpg", "dog/train/1.jpg", "dog/test/1.jpg"], {"train": "."}),
         (["cat/train/1.jpg", "cat/test/1.jpg", "dog/1.jpg"], {"train": "."}),
+        (["cars_train/1.jpg", "cars_test/1.jpg"], {"train": "cars_train", "test": "cars_test"}),
+        (["cars_train/cars_train/1.jpg", "cars_test/cars_test/1.jpg"], {"train": "cars_train", "test": "cars_test"}),
+        (
+            ["trainA/1.jpg", "trainB/1.jpg", "testA/1.jpg", "testB/1.jpg"],
+            {n: n for n in ("trainA", "trainB", "testA", "testB")},
+        ),
+        (["DIV2K_train_HR/1.png", "DIV2K_valid_HR/1.png"], {"train": "DIV2K_train_HR", "valid": "DIV2K_valid_HR"}),
+        (["x_train/1.jpg", "x_test/1.jpg", "extra/1.jpg"], {"train": "x_train", "test": "x_test"}),
+        (["imagesTr/1.png", "imagesTs/1.png", "labelsTr/1.png"], {"train": "imagesTr", "test": "imagesTs"}),
+        # most images lie beside folders
+        (["1.jpg", "2.jpg", "3.jpg", "thumbs/1.jpg"], {"train": "."}),
+        (["train/1.jpg", "train/2.jpg", "train/3.jpg", "train/crops/1.jpg", "val/1.jpg"], AS_TRAIN_VAL),
+        (["1.jpg", "2.jpg", "test/cat/1.jpg"], {"test": "test"}),
+        # masks inside of classes
+        (["COVID/images/1.png", "COVID/masks/1.png", "Normal/images/1.png", "Normal/masks/1.png"], {"train": "."}),
+        (["cat/1.jpg", "cat/masks/1.png", "dog/2.jpg"], {"train": "."}),
         # one folder around everything
+        (["a/b/1.jpg"], {"train": "a/b"}),
+        (
+            ["VOCdevkit/VOC2012/JPEGImages/1.jpg", "VOCdevkit/VOC2012/Annotations/1.xml"],
+            {"train": "VOCdevkit/VOC2012/JPEGImages"},
+        ),
+        (["coco/images/1.jpg", "coco/annotations/a.json"], {"train": "coco/images"}),
         (["archive/a/1.jpg", "archive/b/1.jpg"], {"train": "archive"}),
         (["x/y/z/a/1.jpg", "x/y/z/b/1.jpg", "readme.txt"], {"train": "x/y/z"}),
         (["archive/train/a/1.jpg", "archive/Test/a/1.jpg"], {"train": "archive/train", "test": "archive/Test"}),
@@ -298,3 +322,25 @@ def test_a_source_without_folders_or_none_at_all(tmp_path):
             look(tmp_path / "none")
     with pytest.raises(UsageError, match="holds no image"):
         best_reading(tmp_path / "empty")
+
+
+def test_a_split_whose_disk_is_not_mounted_is_no_split_that_is_not_there(tmp_path):
+    source = tree(tmp_path / "source", "train/a/1.jpg")
+    (source / "val").symlink_to("/mnt/nowhere/val")
+    with pytest.raises(UsageError, match=r"'val' in SOURCE .* is a link to '/mnt/nowhere/val', which does not exist"):
+        read(source)
+    (source / "val").rename(source / "other")
+    assert settle(source, Recipe())[1].dead.examples == ["other"]
+
+
+def test_names_of_splits_that_collide_stay_apart(tmp_path):
+    source = tree(tmp_path / "source", "train-1/1.jpg", "train_1/1.jpg", "val/1.jpg")
+    assert dict(read_names(source).splits) == {"train_1": "train-1", "train_1_2": "train_1", "val": "val"}
+
+
+def test_a_folder_beside_splits_that_cannot_be_listed_is_told_as_such(tmp_path, monkeypatch):
+    source = tree(tmp_path / "source", *TRAIN_VAL, "other/1.jpg")
+    monkeypatch.setattr("preprocess.layouts.holds_images", lambda folder: None if folder.name == "other" else True)
+    monkeypatch.setattr("os.access", lambda path, mode: not str(path).endswith("other"))
+    found = settle(source, Recipe())[1]
+    assert (found.unlisted, found.empty_folders, found.unused_folders) == (["other"], [], [])

@@ -191,7 +191,7 @@ def test_a_link_to_nothing_is_kept_so_that_reading_says_why(tmp_path):
     found = scanned(source)
     assert samples_of(found) == [("a/0.jpg", "a"), ("a/1.jpg", "a")]
     assert found.splits["train"].stats["size"].tolist() == [-1, 0]
-    assert found.other.examples == ["a/folder"]
+    assert found.dead.examples == ["a/folder"]
 
 
 JUNK = ["@eaDir", "__MACOSX", "#recycle", "$RECYCLE.BIN", "lost+found", "thumbnails", "System Volume Information"]
@@ -298,7 +298,7 @@ def test_a_link_to_itself_hides_nothing_beside_it(tmp_path):
     assert [path for path, _ in samples_of(found)] == ["a/1.jpg", "a/m.jpg", "a/z.jpg", "b/1.jpg"]
     assert found.splits["train"].stats["size"].tolist() == [0, -1, 0, 0]
     assert found.unreadable == {}
-    assert found.other.count == 4
+    assert found.dead.count == 4
 
 
 # -- what cannot be listed ---------------------------------------------------------------------------------------------
