@@ -44,6 +44,11 @@ class Tally:
         if len(self.examples) < _EXAMPLES:
             self.examples.append(name)
 
+    def join(self, other: "Tally") -> None:
+        """Count another one as well."""
+        self.count += other.count
+        self.examples = (self.examples + other.examples)[:_EXAMPLES]
+
     def shown(self) -> str:
         """The examples, for a message."""
         return ", ".join(name if name.isprintable() else repr(name) for name in self.examples) + (
