@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from preprocess.depth import bits_of
 from preprocess.header import Header, read_header, sniff
 from preprocess.scan import Scan, Tally
 from preprocess.tiff_header import read_tiff_header
@@ -83,6 +84,8 @@ def _look(census: Census, source: Path, name: str) -> None:
         census.unsized.add(name)
         if kind == "TIFF":
             _look_into_tiff(census, source, name)
+        elif 8 < (bits_of(data) or 0) <= 16:
+            census.deep.append(name)
 
 
 def _look_into_tiff(census: Census, source: Path, name: str) -> None:

@@ -20,10 +20,11 @@ import cv2
 import numpy as np
 
 from preprocess.boxes import avif_orientation
-from preprocess.depth import declared_maximum
+from preprocess.depth import bits_of, declared_maximum
 from preprocess.errors import SourceError
 from preprocess.header import Header, read_header, sniff, unusual_jpeg
-from preprocess.levels import Levels, signed, to_8_bits
+from preprocess.levels import HIGH, UPPER, Levels, signed, to_8_bits
+from preprocess.levels import SCALED as SCALED_VALUES
 from preprocess.pnm_header import read_pnm_header
 from preprocess.profiles import profile_note
 from preprocess.readers import OPENCV, PILLOW, SCALED, TURNED, UNPACKED, reader_of
@@ -345,6 +346,7 @@ def _decode_other(data: bytes, channels: str, max_pixels: int, admitted: Admitte
             lambda: shallow if (deep := _imdecode(data, anydepth)) is None else deep,
             admitted.levels,
             lambda: declared_maximum(data),
+            _depth_kind(data, way),
         )
         notes = depth + notes
     if channels == "rgb":
@@ -368,6 +370,13 @@ def _scaled(data: bytes, unchanged: np.ndarray, channels: str) -> np.ndarray:
     header = read_pnm_header(data)
     assert header is not None, "its header called for this"
     return _as_asked(scaled(unchanged, header.largest), channels)
+
+
+def _depth_kind(data: bytes, way: str) -> str:
+    """How a file of more than 8 bits, no TIFF, becomes 8 bits; see `to_8_bits`."""
+    if way == SCALED:
+        return SCALED_VALUES
+    return UPPER if sniff(data) != "PNM" and 8 < (bits_of(data) or 0) < 16 else HIGH
 
 
 def _as_asked(image: np.ndarray, channels: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from preprocess import environment
-from preprocess.levels import BEYOND, noted_window
+from preprocess.levels import BEYOND, FEW, FEW_IN_WINDOW, HIGH, SCALED, UPPER, noted_window
 from preprocess.names import is_target_word, junk_of, split_of
 from preprocess.recipe import Recipe
 from preprocess.report import printable
@@ -19,7 +19,10 @@ _PROFILES_SHOWN = 5
 _PROFILE = "colour profile "
 
 _LOSSES = {
-    "16-bit": "only the high byte was kept",
+    HIGH: "only the high byte was kept",
+    UPPER: "only the upper 8 were kept",
+    SCALED: "scaled to 0..255",
+    FEW_IN_WINDOW: "fewer than 64 of at least 256; a narrower window in decode.levels keeps more",
     BEYOND: "clipped",
     "float": "clipped to 0..1, and 255 steps of it were kept",
     "alpha": "it was dropped",
@@ -60,12 +63,29 @@ def lost_in_decoding(noted: Mapping[str, Tally]) -> list[str]:
     """
     profiles = {kind: tally for kind, tally in noted.items() if kind.startswith(_PROFILE)}
     usual = sorted(profiles, key=lambda kind: -profiles[kind].count)
-    lines = [_loss(kind, tally) for kind, tally in noted.items() if kind not in profiles]
+    flat = {kind: tally for kind, tally in noted.items() if kind.startswith(FEW)}
+    lines = [_flattened(flat)] if flat else []
+    lines += [_loss(kind, tally) for kind, tally in noted.items() if kind not in profiles and kind not in flat]
     lines += [_loss(kind, profiles[kind]) for kind in usual[:_PROFILES_SHOWN]]
     if rest := usual[_PROFILES_SHOWN:]:
         count = sum(profiles[kind].count for kind in rest)
         lines.append(f"images with {len(rest):,} more colour profiles, {count:,}: not converted")
     return lines
+
+
+def _flattened(flat: Mapping[str, Tally]) -> str:
+    """Images that are black or nearly so, and the window that most of them need."""
+    whole = Tally()
+    for tally in flat.values():
+        whole.join(tally)
+    usual = max(flat, key=lambda kind: flat[kind].count)
+    window = noted_window(usual.removeprefix(f"{FEW}, "))
+    if window is None:
+        what = "no one window keeps more of them; decode.levels takes one of the part that matters"
+    else:
+        suits = "" if len(flat) == 1 else f", which suits {flat[usual].count:,} of them"
+        what = f"write decode: {{levels: {window}}} in the recipe to keep more{suits}"
+    return f"images with {FEW}, {whole.count:,}: black or of few shades; {what} ({whole.shown()})"
 
 
 def _loss(kind: str, tally: Tally) -> str:

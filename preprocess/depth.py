@@ -1,4 +1,4 @@
-"""The largest value that a 16-bit image says its components can have. Decodes nothing."""
+"""How many bits an image says that its components have, and the largest value. Decodes nothing."""
 
 from preprocess.header import sniff
 from preprocess.jpeg2000_header import read_jpeg2000_header
@@ -6,10 +6,11 @@ from preprocess.pnm_header import read_pnm_header
 from preprocess.tiff_header import read_tiff_header
 
 _BEGINNING_BYTES = 4096
+_AV1_HIGH, _AV1_TWELVE = 0x40, 0x20
 
 
 def declared_maximum(data: bytes) -> int | None:
-    """What a PNG's sBIT, a TIFF's MaxSampleValue or bits, a PNM's maxval or a JPEG 2000's precision say.
+    """What a PNG's sBIT, a TIFF's MaxSampleValue or bits, a PNM's maxval, a JPEG 2000's or AVIF's bits say.
 
     Parameters
     ----------
@@ -31,10 +32,36 @@ def declared_maximum(data: bytes) -> int | None:
     if kind == "PNM":
         pnm = read_pnm_header(data)
         return pnm.largest if pnm else None
+    if kind in ("JPEG 2000", "AVIF"):
+        bits = bits_of(data)
+        return (1 << bits) - 1 if bits else None
+    return None
+
+
+def bits_of(data: bytes) -> int | None:
+    """Bits of a component of a PNM, a JPEG 2000 or an AVIF; None of other formats, and where the file does not say.
+
+    Parameters
+    ----------
+    data : the whole file, or its beginning
+    """
+    kind = sniff(data)
+    if kind == "PNM":
+        pnm = read_pnm_header(data)
+        return pnm.largest.bit_length() if pnm else None
     if kind == "JPEG 2000":
         codestream = read_jpeg2000_header(data)
-        return (1 << codestream.bits[0]) - 1 if codestream else None
-    return None
+        return codestream.bits[0] if codestream else None
+    return _of_avif(data) if kind == "AVIF" else None
+
+
+def _of_avif(data: bytes) -> int | None:
+    """The first av1C is that of the colours: a mark and version, profile and level, then bits that tell the depth."""
+    at = data.find(b"av1C")
+    if at < 0 or len(data) < at + 7:
+        return None
+    flags = data[at + 6]
+    return 8 if not flags & _AV1_HIGH else 12 if flags & _AV1_TWELVE else 10
 
 
 def _of_png(data: bytes) -> int | None:

@@ -179,17 +179,21 @@ def _found_in_words(summary: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _kept(recipe: Recipe, depths: Depths) -> str:
+def _kept(recipe: Recipe, depths: Depths, census: Census) -> str:
     """What is kept of 16-bit values."""
     if recipe.decode.window is not None:
         return f"the window {list(recipe.decode.window)} of them is kept"
-    if depths.refused:
+    if depths.refused or depths.flat:
+        fates = [(depths.refused, "will be left out"), (depths.flat, "will be black or of few shades")]
+        words = " and ".join(
+            f"{count:,} of {depths.measured:,} that were decoded {fate}" for count, fate in fates if count
+        )
         return (
-            f"{depths.refused:,} of {depths.measured:,} that were decoded will be left out, as the upper 8 keep too "
-            f"few levels, and no one window suits all (values {depths.lowest:,} to {depths.highest:,}): see "
+            f"{words}, as 8 bits keep too few levels, and no one window suits most of them (values {depths.span}): see "
             "decode.levels"
         )
-    return "the upper 8 are kept"
+    of_pnm = "; PNM with another largest value than 65,535 is scaled to 0..255"
+    return "the upper 8 are kept" + of_pnm * ("PNM" in census.formats)
 
 
 def _notes(census: Census, depths: Depths, recipe: Recipe) -> list[str]:
@@ -198,7 +202,7 @@ def _notes(census: Census, depths: Depths, recipe: Recipe) -> list[str]:
     undecodable = set(census.formats) - {name for name, able, _ in decoder_table() if able}
     cap = recipe.max_pixels
     kinds = [
-        (len(census.deep), f"more than 8 bits a channel; {_kept(recipe, depths)}"),
+        (len(census.deep), f"more than 8 bits a channel; {_kept(recipe, depths, census)}"),
         (sum(h.alpha for h in headers), "alpha, which is dropped: the colours beneath show"),
         (sum(h.channels == 4 for h in headers), "CMYK, converted without a colour profile"),
         (sum(h.orientation != 1 for h in headers), "an EXIF orientation, which is applied"),

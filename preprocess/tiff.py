@@ -9,7 +9,7 @@ import numpy as np
 
 from preprocess.depth import declared_maximum
 from preprocess.errors import SourceError
-from preprocess.levels import Levels, signed, to_8_bits
+from preprocess.levels import HIGH, UPPER, Levels, signed, to_8_bits
 from preprocess.tiff_header import COLOUR_SAMPLES, TiffHeader
 from preprocess.tiff_samples import is_plain, packed_blocks, read_samples
 
@@ -101,7 +101,11 @@ def decode_tiff(
 
     if header.sample_format == 2 and not (deep and isinstance(levels, tuple)) and (found := values()).min() < 0:
         raise signed(found)
-    image, notes = to_8_bits(shallow, values, levels, lambda: declared_maximum(data)) if deep else (shallow(), ())
+    if deep:
+        kind = HIGH if header.bits == 16 else UPPER
+        image, notes = to_8_bits(shallow, values, levels, lambda: declared_maximum(data), kind)
+    else:
+        image, notes = shallow(), ()
     if isinstance(levels, tuple) and deep and header.photometric == _MIN_IS_WHITE:
         image = 255 - image
     return _as_wanted(image, channels), notes

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from preprocess.errors import SourceError
-from preprocess.levels import Levels, to_8_bits
+from preprocess.levels import HIGH, SCALED, Levels, to_8_bits
 from preprocess.pnm_header import read_pnm_header
 
 _PAM_END = b"ENDHDR"
@@ -40,7 +40,8 @@ def read_unpacked(
     colours = samples[..., : 3 if samples.shape[2] > 2 else 1]
     if largest > 255:
         values = _as_asked(colours, channels)
-        image, notes = to_8_bits(lambda: scaled(values, largest), lambda: values, levels, lambda: largest)
+        kind = HIGH if largest == 65535 else SCALED
+        image, notes = to_8_bits(lambda: scaled(values, largest), lambda: values, levels, lambda: largest, kind)
         return image, notes + alpha
     return _as_asked(scaled(colours, largest), channels), alpha
 

@@ -11,6 +11,7 @@ from cache_store.reader import open_cache
 from preprocess import build, preview, repair, status, write_report
 from preprocess.errors import FailureBudgetExceeded, SourceError
 from preprocess.levels import apply_window
+from preprocess.proposal import propose_recipe
 from preprocess.recipe import Recipe
 from preprocess.show import show
 from tests.helpers import write_image
@@ -70,6 +71,21 @@ def test_a_folder_of_them_stops_the_build_with_the_line_that_admits_them(tmp_pat
         build(tmp_path / "scans", tmp_path / "cache", RECIPE, workers=1)
     report = build(tmp_path / "scans", tmp_path / "cache", recipe(levels=[0, 4095]), workers=1)
     assert any(line.startswith("images with 16-bit, 11: window [0, 4095] onto 0..255") for line in report.departures)
+
+
+def test_8_bits_in_16_are_no_black_cache_without_a_word(tmp_path):
+    for number in range(2):
+        path = tmp_path / "scans" / "cat" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", values(number) >> 4)[1].tobytes())
+    said = build(tmp_path / "scans", tmp_path / "plain", RECIPE, workers=1).departures
+    (line,) = [line for line in said if line.startswith("images with 16-bit values of which few levels are left, 2: ")]
+    assert "write decode: {levels: [0, 255]}" in line
+
+    decode = propose_recipe(tmp_path / "scans").recipe.canonical()["decode"]
+    assert decode["levels"] == [0, 255]
+    build(tmp_path / "scans", tmp_path / "cache", RECIPE | {"decode": decode}, workers=1)
+    assert np.array_equal(stored(tmp_path / "cache", "cat/0.png")[0], values(0) >> 4)
 
 
 def test_a_window_is_in_the_tensors_and_in_what_is_said(scans, tmp_path):

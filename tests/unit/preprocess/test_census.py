@@ -72,6 +72,17 @@ def test_of_many_files_some_are_looked_at_evenly_in_each_split(tmp_path, monkeyp
     assert found.size_hw[:, 0].tolist() == [1, 6, 12, 17, 23, 29, 1, 6, 11]
 
 
+def test_other_formats_say_how_deep_they_are(tmp_path):
+    deep = np.zeros((64, 64, 3), np.uint16)
+    files = {"deep.pgm": b"P5 2 2 4095\n" + bytes(8), "plain.pgm": b"P5 2 2 255\n" + bytes(4)}
+    files["deep.jp2"] = cv2.imencode(".jp2", deep)[1].tobytes()
+    files["plain.jp2"] = cv2.imencode(".jp2", deep.astype(np.uint8))[1].tobytes()
+    files["deep.avif"] = b"\0\0\0\x14ftypavif\0\0\0\0mif1\0\0\0\x0cav1C\x81\x20\x4c\0"
+    for name, data in files.items():
+        put(tmp_path / name, data)
+    assert sorted(census_of(tmp_path).deep) == ["deep.avif", "deep.jp2", "deep.pgm"]
+
+
 def test_a_tiff_says_how_deep_it_is_and_what_a_decode_would_drop(tmp_path):
     deep, plain = np.zeros((4, 5, 3), np.uint16), np.zeros((40, 50), np.uint8)
     put(tmp_path / "deep.tif", tiff(deep))

@@ -479,9 +479,17 @@ def test_the_depth_that_a_jpeg_2000_declares_is_its_own():
     data[data.index(b"\xff\x4f\xff\x51") + 42] = 12 - 1
     found = decode(bytes(data), channels="gray")
     assert np.array_equal(found.image[..., 0], image >> 4)
-    assert found.notes == ("16-bit",)
+    assert found.notes == ("9 to 15 bits",)
     found = decode(bytes(data), channels="gray", levels=(0, 4095))
     assert np.array_equal(found.image[..., 0], apply_window(image, (0, 4095)))
+
+
+@pytest.mark.skipif("AVIF" not in ABLE, reason="this OpenCV reads no AVIF")
+@pytest.mark.parametrize("bits", [10, 12])
+def test_an_avif_of_more_than_8_bits_keeps_the_upper_8(bits):
+    image = np.repeat(np.arange(1 << bits, dtype=np.uint16).reshape(32, -1, 1), 3, axis=2)
+    data = bytes(cv2.imencode(".avif", image, (cv2.IMWRITE_AVIF_DEPTH, bits))[1])
+    assert decode(data).notes == ("9 to 15 bits",)
 
 
 def test_the_window_that_a_png_is_proposed_is_the_one_of_its_sbit():

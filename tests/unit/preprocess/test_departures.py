@@ -180,6 +180,9 @@ def test_notes_of_the_recipe_come_first_and_doubts_last(monkeypatch):
 def test_what_decoding_loses_is_said_by_its_kind():
     noted = {
         "16-bit": tally("a.png"),
+        "9 to 15 bits": tally("f.avif"),
+        "a largest value above 255": tally("g.pgm"),
+        "16-bit values of which the window keeps few levels": tally("b.png"),
         "window [0, 4095]": tally("b.png", "c.png"),
         "16-bit values beyond the window": tally("c.png"),
         "colour profile 'Adobe RGB (1998)'": tally("d.jpg"),
@@ -187,11 +190,28 @@ def test_what_decoding_loses_is_said_by_its_kind():
     }
     assert lost_in_decoding(noted) == [
         "images with 16-bit, 1: only the high byte was kept (a.png)",
+        "images with 9 to 15 bits, 1: only the upper 8 were kept (f.avif)",
+        "images with a largest value above 255, 1: scaled to 0..255 (g.pgm)",
+        "images with 16-bit values of which the window keeps few levels, 1: fewer than 64 of at least 256; a narrower "
+        "window in decode.levels keeps more (b.png)",
         "images with 16-bit, 2: window [0, 4095] onto 0..255 (b.png, c.png)",
         "images with 16-bit values beyond the window, 1: clipped (c.png)",
         "images with several pages, 1: the first was kept (e.tif)",
         "images with colour profile 'Adobe RGB (1998)', 1: not converted (d.jpg)",
     ]
+
+
+def test_images_that_are_nearly_black_come_first_with_the_window_that_most_of_them_need():
+    few = "16-bit values of which few levels are left"
+    noted = {"16-bit": tally("a.png"), few: tally("b.png"), f"{few}, window [0, 255]": tally("c.png", "d.png")}
+    assert lost_in_decoding(noted)[0] == (
+        f"images with {few}, 3: black or of few shades; write decode: {{levels: [0, 255]}} in the recipe to keep more, "
+        "which suits 2 of them (b.png, c.png, d.png)"
+    )
+    del noted[few]
+    assert "in the recipe to keep more (c.png, d.png)" in lost_in_decoding(noted)[0]
+    (line,) = lost_in_decoding({few: tally("b.png")})
+    assert "1: black or of few shades; no one window keeps more of them" in line
 
 
 def test_of_many_colour_profiles_the_usual_ones_are_named():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from preprocess.depth import declared_maximum
+from preprocess.depth import bits_of, declared_maximum
 from tests.tiffs import Field, tiff
 
 VALUES = np.zeros((40, 50), np.uint16)
@@ -30,6 +30,12 @@ def jpeg_2000(bits: int) -> bytes:
     return bytes(data)
 
 
+def avif(bits: int) -> bytes:
+    """As much of one as says so."""
+    flags = {8: 0x0C, 10: 0x4C, 12: 0x6C}[bits]
+    return b"\0\0\0\x14ftypavif\0\0\0\0mif1" + b"\0\0\0\x0cav1C\x81\x20" + bytes([flags, 0])
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
@@ -45,6 +51,7 @@ def jpeg_2000(bits: int) -> bytes:
         (b"P7\nWIDTH 5\nHEIGHT 4\nDEPTH 1\nMAXVAL 16383\nENDHDR\n", 16383),
         (jpeg_2000(16), 65535),
         (jpeg_2000(12), 4095),
+        (avif(12), 4095),
         (b"", None),
         (b"\xff\xd8\xff", None),
         (b"P5 50", None),
@@ -54,7 +61,26 @@ def test_what_a_file_declares(data, expected):
     assert declared_maximum(data) == expected
 
 
-@pytest.mark.parametrize("data", [png(b"\x0c"), tiff(VALUES), jpeg_2000(12), b"P5 50 40 4095\n"])
+@pytest.mark.parametrize(
+    ("data", "bits"),
+    [
+        (avif(8), 8),
+        (avif(10), 10),
+        (avif(12), 12),
+        (avif(12)[:-2], None),
+        (jpeg_2000(12), 12),
+        (b"P5 50 40 255\n", 8),
+        (b"P5 50 40 1023\n", 10),
+        (b"P6 50 40 65535\n", 16),
+        (b"P5 50", None),
+        (png(None), None),
+    ],
+)
+def test_the_bits_that_a_header_names(data, bits):
+    assert bits_of(data) == bits
+
+
+@pytest.mark.parametrize("data", [png(b"\x0c"), tiff(VALUES), jpeg_2000(12), b"P5 50 40 4095\n", avif(12)])
 def test_a_cut_file_raises_nothing(data):
     for end in range(0, min(len(data), 300)):
         declared_maximum(data[:end])

@@ -1,8 +1,25 @@
+import re
+
 import numpy as np
 import pytest
 
 from preprocess.errors import SourceError
-from preprocess.levels import apply_window, distinct, noted_window, signed, suggested, to_8_bits, window_note
+from preprocess.levels import (
+    BEYOND,
+    FEW,
+    FEW_IN_WINDOW,
+    LEAST_LEVELS,
+    SCALED,
+    UPPER,
+    apply_window,
+    distinct,
+    noted_window,
+    signed,
+    spread_of,
+    suggested,
+    to_8_bits,
+    window_note,
+)
 
 EVERY = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
 
@@ -27,11 +44,27 @@ def test_signed_values_are_taken_as_such():
     assert found.ravel().tolist() == [exact(value, -1000, 400) for value in values.ravel().tolist()]
 
 
+def convert(values, levels=None, declared=None):
+    return to_8_bits(lambda: (values >> 8).astype(np.uint8), lambda: values, levels, lambda: declared)
+
+
+def spread(*values, dtype=np.uint16):
+    return spread_of(np.array(values, dtype))
+
+
+def refusal(values, declared=None, kind="16-bit"):
+    with pytest.raises(SourceError) as caught:
+        to_8_bits(lambda: (values >> 8).astype(np.uint8), lambda: values, None, lambda: declared, kind)
+    return caught.value.reason
+
+
+def advised(reason):
+    low, high = map(int, re.search(r"levels: \[(-?\d+), (-?\d+)\]", reason).groups())
+    return low, high
+
+
 def test_few_levels_of_many_values_are_refused_with_what_to_write():
     twelve = EVERY >> 4
-
-    def convert(values, levels=None, declared=None):
-        return to_8_bits(lambda: (values >> 8).astype(np.uint8), lambda: values, levels, lambda: declared)
 
     with pytest.raises(SourceError) as caught:
         convert(twelve + 7, declared=4095)  # which it does not keep to
@@ -82,13 +115,84 @@ def test_distinct_counts_every_pattern_once():
 
 
 def test_a_suggestion_covers_all_images():
-    low, high = np.array([5, 9], np.uint16), np.array([7, 30], np.uint16)
-    assert suggested([low, high], None) == (5, 30)
-    assert suggested([low, high], 31) == (0, 31)
-    assert suggested([low, high], 29) == (5, 30)
-    assert suggested([low, high], 65535) == (5, 30)
-    assert suggested([np.array([-3, 9], np.int16)], 31) == (-3, 9)
-    assert suggested([np.array([4, 4], np.uint16)], None) == (4, 5)
+    def window(*images, declared=None):
+        return suggested(images, declared).window
+
+    low, high = spread(500, 900), spread(700, 3000)
+    assert window(low, high) == (500, 3000)
+    assert window(low, high, declared=3100) == (0, 3100)
+    assert window(low, high, declared=2900) == (500, 3000)
+    assert window(low, high, declared=65535) == (500, 3000)
+    assert window(spread(-3, 9, dtype=np.int16), declared=31) == (-3, 9)
+    assert window(spread(400, 400)) == (400, 401)
+    assert window(spread(65535)) == (65534, 65535)
+    assert window(spread(3, 200), spread(0, 9)) == (0, 255), "values of 8 bits are kept as they are"
+
+
+HOT = np.append(EVERY.ravel()[:4096], np.uint16(65535))
+
+
+@pytest.mark.parametrize(
+    ("values", "declared", "expected"),
+    [
+        (HOT, None, (0, 4100)),
+        (EVERY[:16], 65534, (0, 4095)),
+        (EVERY[:16], 32767, (0, 4095)),
+        (np.append(EVERY[:16], np.full(30, 50_000, np.uint16)), None, (0, 4100)),
+        (np.append(EVERY[:16] + np.uint16(61_000), np.zeros(30, np.uint16)), None, (61_000, 65_100)),
+    ],
+)
+def test_the_window_that_a_refusal_names_keeps_enough(values, declared, expected):
+    reason = refusal(values, declared)
+    assert advised(reason) == expected
+    assert distinct(apply_window(values, expected)) >= LEAST_LEVELS
+    beyond = int(values.min()) < expected[0] or int(values.max()) > expected[1]
+    assert ("leaves out the lowest and the highest" in reason) == beyond
+
+
+def test_where_no_window_helps_a_refusal_says_so():
+    halves = np.append(EVERY.ravel()[:150], EVERY.ravel()[-150:])
+    reason = refusal(halves)
+    assert "keeps 2 levels of 300 values; no one window of 0 to 65535 keeps 64 either" in reason
+    assert "levels: [lo, hi]" in reason
+    white = np.append(EVERY.ravel()[:300], np.full(1 << 17, 65535, np.uint16))
+    assert "no one window" in refusal(white)
+
+
+def test_a_refusal_says_what_would_be_kept():
+    assert "9 to 15 bits, of which the upper 8 keep 16 levels" in refusal(EVERY[:16], kind=UPPER)
+    assert "and scaled to 0..255 it keeps 16 levels" in refusal(EVERY[:16], kind=SCALED)
+    assert to_8_bits(lambda: (EVERY >> 8).astype(np.uint8), lambda: EVERY, None, lambda: None, UPPER)[1] == (UPPER,)
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        (np.arange(241), f"{FEW}, window [0, 255]"),
+        (np.arange(16), f"{FEW}, window [0, 255]"),
+        (np.arange(2), f"{FEW}, window [0, 255]"),
+        (np.array([0, 1, 2, 256]), "16-bit"),
+        (np.array([7, 7]), "16-bit"),
+        (np.arange(200) * 128, "16-bit"),
+        (np.arange(200) * 2 + 1000, f"{FEW}, window [768, 1535]"),
+        (np.append(np.arange(100), np.arange(100) + 65400), FEW),
+        (np.append(np.tile(np.arange(200), 10), 65535), f"{FEW}, window [0, 255]"),
+    ],
+)
+def test_few_levels_of_few_values_are_taken_but_told(values, note):
+    values = values.astype(np.uint16)
+    image, notes = convert(values)
+    assert np.array_equal(image, values >> 8)
+    assert notes == (note,)
+    assert convert(values, "high-byte")[1] == ("16-bit",), "the recipe says so"
+
+
+def test_a_window_that_keeps_few_levels_of_many_values_is_told():
+    assert convert(EVERY[:16], (0, 65535))[1] == ("window [0, 65535]", FEW_IN_WINDOW)
+    assert convert(HOT, (0, 40_000))[1] == ("window [0, 40000]", FEW_IN_WINDOW, BEYOND)
+    assert convert(EVERY[:16], (4000, 4090))[1] == ("window [4000, 4090]", BEYOND), "91 values in it keep 91 levels"
+    assert convert(EVERY[:1, :255], (0, 65535))[1] == ("window [0, 65535]",), "as many as are not refused"
+    assert convert(EVERY.view(np.int16)[-16:], (-32768, 32767))[1][1:] == (FEW_IN_WINDOW,)
 
 
 def test_values_below_zero_are_refused_with_their_range():

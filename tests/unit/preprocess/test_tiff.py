@@ -159,7 +159,7 @@ def test_packed_samples_keep_their_upper_8_bits_or_have_a_window_in_their_own_un
     data = tiff(image, bits=bits, strip=packed(image, bits))
     found = decode(data)
     assert np.array_equal(found.image, np.broadcast_to((image >> bits - 8).astype(np.uint8), found.image.shape))
-    assert found.notes == ("16-bit",)
+    assert found.notes == ("9 to 15 bits",)
     found = decode(data, levels=(100, 900))
     assert np.array_equal(found.image, np.broadcast_to(apply_window(image, (100, 900)), found.image.shape))
 
