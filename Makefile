@@ -8,11 +8,12 @@ override RECIPE := $(value RECIPE)
 override PYTHON := $(value PYTHON)
 override PIP_ARGS := $(value PIP_ARGS)
 override SYSTEM_TORCH := $(value SYSTEM_TORCH)
-export SOURCE CACHE RECIPE PYTHON PIP_ARGS SYSTEM_TORCH
+override OLD := $(value OLD)
+export SOURCE CACHE RECIPE PYTHON PIP_ARGS SYSTEM_TORCH OLD
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:  # two installations into one .venv would collide
-.PHONY: help setup cache test test-all test-frameworks soak lint docs bench bench-gpu bench-load bench-techniques bench-variants demo clean cache-arguments run-ready dev-ready frameworks-ready
+.PHONY: help setup cache test test-all test-frameworks soak same lint docs bench bench-gpu bench-load bench-techniques bench-variants demo clean cache-arguments same-arguments run-ready dev-ready frameworks-ready
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F '|' '{ printf "%-23s %s\n", $$1, $$2 }'
@@ -48,6 +49,12 @@ test-frameworks: frameworks-ready ## run the tests with Accelerate and timm, whi
 soak: dev-ready ## the long tests: ten times as many histories, kills and power cuts as `make test-all` [ARGS=…]
 	@DECANT_EXAMPLES=1500 DECANT_KILLS=200 DECANT_CUTS=5000 DECANT_ALL_ERRORS=1 \
 		.venv/bin/python -m pytest tests/property tests/crash $(ARGS)
+
+same: same-arguments dev-ready ## say what users would notice of the changes since a commit [OLD=commit]
+	@.venv/bin/python scripts/same_behaviour.py "$$OLD"
+
+same-arguments:
+	@if [ -z "$$OLD" ]; then echo "make same: the commit to compare with is missing: add OLD=commit" >&2; exit 2; fi
 
 lint: dev-ready ## check style, format and types
 	.venv/bin/python -m ruff check .
