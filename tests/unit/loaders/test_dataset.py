@@ -1,6 +1,8 @@
 """CachedDataset under a plain DataLoader: shape and type, variants, workers, pickling, and what goes wrong."""
 
 import contextlib
+import copy
+import io
 import linecache
 import os
 import pickle
@@ -339,6 +341,50 @@ def test_persistent_workers_see_the_epoch_change(cache, expected, context):
         seen.append(sorted(seen_in(loader, expected)))
 
     assert seen == [[(i, epoch % 4, i // 4) for i in range(8)] for epoch in range(5)]
+
+
+def saved_and_loaded(dataset):
+    file = io.BytesIO()
+    torch.save(dataset, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+COPIES = [copy.deepcopy, lambda dataset: pickle.loads(pickle.dumps(dataset)), saved_and_loaded]
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_copy_shares_epochs_and_workers_with_its_own_workers_only(cache, expected, copied):
+    original = CachedDataset(cache)
+    original.set_epoch(1)
+    original._shared._values[5] = os.getpid()  # a worker that lives
+    dataset = copied(original)
+    loader = DataLoader(
+        dataset, batch_size=8, num_workers=1, persistent_workers=True, multiprocessing_context="fork", prefetch_factor=1
+    )
+
+    assert dataset._shared.living_workers() == []
+    for epoch in (None, 2, 3):
+        if epoch is not None:
+            dataset.set_epoch(epoch)
+        assert {variant for _, variant, _ in seen_in(loader, expected)} == {epoch or 1}
+    assert len(dataset._shared.living_workers()) == 1
+    assert original._shared.living_workers() == [os.getpid()]
+    assert original.epoch == 1
+
+
+def test_a_copy_that_a_former_version_pickled_shares_with_its_workers(cache):
+    dataset = CachedDataset(cache)
+    dataset.set_epoch(3)
+    values = torch.zeros(66, dtype=torch.int64)
+    values[0] = 3
+    values[7] = os.getpid()
+
+    dataset._shared.__setstate__({"_values": values, "_entered": 5})
+
+    assert dataset.epoch == 3
+    assert dataset._shared._values.is_shared()
+    assert dataset._shared.living_workers() == []
 
 
 def test_a_dataset_that_was_used_before_the_fork(cache, expected):
