@@ -19,7 +19,7 @@ from loaders.collate import Batch, entries, entry
 from loaders.concat import ConcatDataset
 from loaders.convert import converter
 from loaders.gather import Gatherer
-from loaders.indices import integer, integers, within
+from loaders.indices import counted, integer, integers, within
 from loaders.memory import batch_memory, plain_memory
 from loaders.normalizer import Normalizer
 from loaders.overrides import Overridable
@@ -144,10 +144,16 @@ class CachedDataset(Settled, Overridable, Dataset[tuple[Any, ...]]):
         for name, value, known in (("io", io, ("mmap", "pread")), ("check", check, ("never", "first"))):
             if value not in known:
                 raise UsageError(f"{name}: {' or '.join(map(repr, known))} expected, found {value!r}")
+        if not isinstance(split, str):
+            raise UsageError(f"split: the name of one split expected, found {split!r}")
+        if not isinstance(snapshot, str | None):
+            raise UsageError(f"snapshot: a name such as '000001' expected, found {snapshot!r}")
+        if variant is not None and integer(variant) is None:
+            raise UsageError(f"variant: an integer expected, found {variant!r}")
         self._path = os.path.abspath(layout.given_path(cache))
         vars(self)["split"] = split
         self._dtype = dtype or torch.float16
-        self._asked_dtype, self._fixed_variant = dtype, variant
+        self._asked_dtype, self._fixed_variant = dtype, integer(variant)
         self._crop, self._flip, self._crop_mode = crop, flip, crop_mode
         self._io, self._check = io, check
         self.transform, self.target_transform, self.batch_transform = transform, target_transform, batch_transform
@@ -326,7 +332,7 @@ class CachedDataset(Settled, Overridable, Dataset[tuple[Any, ...]]):
                 opened.image(self.split, number, variant)  # says which sample it is
             raise
         labels = torch.from_numpy(table["label"][numbers]) if self._own is None else self._own.of(numbers)
-        if type(self).extras is CachedDataset.extras:
+        if type(self).extras is CachedDataset.extras and "extras" not in vars(self):
             return Batch(images, labels)
         extras = self.extras(torch.from_numpy(within(numbers, self._length, "")))  # 0 or more
         if not isinstance(extras, tuple):
@@ -365,11 +371,9 @@ class CachedDataset(Settled, Overridable, Dataset[tuple[Any, ...]]):
 
         Raises
         ------
-        UsageError : a negative epoch
+        UsageError : a negative epoch, or no integer
         """
-        if epoch < 0:
-            raise UsageError(f"epoch: 0 or more expected, found {epoch}")
-        self._shared.epoch = epoch
+        self._shared.epoch = counted("epoch", epoch)
 
     @property
     def epoch(self) -> int | None:
@@ -454,15 +458,19 @@ class CachedDataset(Settled, Overridable, Dataset[tuple[Any, ...]]):
     @property
     def targets(self) -> list[Any]:
         if self._targets is None:
-            labels = self._opened().split(self.split)["label"] if self._own is None else self._own.values
-            self._targets = labels.tolist()
+            self._targets = self._labels()
         return self._targets
+
+    def _labels(self) -> list[Any]:
+        labels = self._opened().split(self.split)["label"] if self._own is None else self._own.values
+        values: list[Any] = labels.tolist()
+        return values
 
     @property
     def samples(self) -> list[tuple[str, Any]]:
         if self._samples is None:
             paths = map(os.fsdecode, self._opened().split(self.split).paths())
-            self._samples = list(zip(paths, self.targets, strict=True))
+            self._samples = list(zip(paths, self._labels(), strict=True))  # whoever has changed `targets` since
         return self._samples
 
     @property

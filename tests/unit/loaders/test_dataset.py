@@ -25,7 +25,7 @@ from cache_store import layout
 from cache_store.errors import IntegrityError, NotFoundError, UsageError
 from cache_store.normalise import normalisation_table
 from cache_store.reader import open_cache
-from loaders import CachedDataset
+from loaders import CachedDataset, ShardShuffleSampler
 from loaders.threads import THREADS
 from preprocess import Recipe, build
 from tests.helpers import TINY, image_folder, write_image
@@ -277,6 +277,36 @@ def test_the_epoch_chooses_the_variant_modulo_k(cache, expected):
         seen.append(variant_of(dataset[2][0], expected))
 
     assert seen == [(2, 0), (2, 1), (2, 2), (2, 3), (2, 0), (2, 1)]
+
+
+@pytest.mark.parametrize("epoch", [1.0, 1.7, "1", None, True, 2**63])
+def test_an_epoch_that_is_no_integer_is_refused(cache, epoch):
+    dataset = CachedDataset(cache)
+
+    for taken in (np.int64(3), torch.tensor(3), 3):
+        dataset.set_epoch(taken)
+        assert dataset.epoch == 3
+    for each in (dataset, ShardShuffleSampler(dataset)):
+        with pytest.raises(UsageError, match="epoch: an integer of 0 or more expected"):
+            each.set_epoch(epoch)
+    assert dataset.epoch == 3
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"split": ["train"]}, {"split": None}, {"snapshot": 1}, {"variant": "0"}, {"variant": 1.0}, {"variant": True}],
+)
+def test_arguments_of_another_kind_are_refused(cache, argument):
+    with pytest.raises(UsageError, match=f"^{next(iter(argument))}: .* expected, found "):
+        CachedDataset(cache, **argument)
+
+
+def test_extras_of_one_dataset_alone(cache):
+    dataset = CachedDataset(cache)
+    dataset.extras = lambda indices: (indices * 2,)
+
+    assert dataset[3][2] == 6
+    assert next(iter(DataLoader(dataset, batch_size=2)))[2].tolist() == [0, 2]
 
 
 def test_a_negative_epoch_is_refused(cache):
