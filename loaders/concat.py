@@ -83,6 +83,12 @@ class ConcatDataset(Overridable, TorchConcatDataset[Any]):
             places.append(here)
         if len(parts) == 1:
             return parts[0]
+        for part, here in zip(parts, places, strict=True):
+            if len(part) != len(here):
+                raise UsageError(
+                    f"ConcatDataset: {len(here)} samples were asked of one dataset, and {len(part)} came; a "
+                    "batch_transform that drops or adds samples cannot be part of it"
+                )
         merged = _merged(parts, places)
         return _in_order(parts, places) if merged is None else merged
 

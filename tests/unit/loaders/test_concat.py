@@ -178,6 +178,13 @@ def test_caches_that_are_made_to_fit(parts, others):
         ConcatDataset([parts[0], parts[0]])
 
 
+def test_a_part_that_gives_fewer_samples_is_refused(parts):
+    fewer = CachedDataset(parts[1]._path, batch_transform=lambda images, labels: (images[:1], labels[:1]))
+
+    with pytest.raises(UsageError, match="2 samples were asked of one dataset, and 1 came"):
+        (parts[0] + Subset(fewer, range(8))).__getitems__([0, 8, 9])
+
+
 def test_other_statistics_are_warned_of(parts, others):
     with pytest.warns(UserWarning, match="normalised with different mean and std") as told:
         parts[0] + Subset(CachedDataset(others / "wide.cache"), [0])
