@@ -52,7 +52,7 @@ class Batch(Sequence[Sample]):
         self.extras = [as_column(each, self._length) for each in extras]
         self._check_labels()
 
-    def replace(self, images: Any, labels: Any) -> None:
+    def _replace(self, images: Any, labels: Any) -> None:
         """Take other images and labels; other kinds than tensors are handed over as they are.
 
         Raises

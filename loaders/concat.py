@@ -66,8 +66,9 @@ class ConcatDataset(Overridable, TorchConcatDataset[Any]):
         TypeError : an index that is no integer
         IndexError : beyond the last sample
         """
-        if (single := self._single()) is not None:
-            return [single(index) for index in indices]
+        if (found := self._single(indices)) is not None:
+            single, asked = found
+            return [single(index) for index in asked]
         return self._whole(integers(indices))
 
     def _whole(self, numbers: np.ndarray) -> Sequence[Any]:

@@ -239,12 +239,13 @@ class CachedDataset(Settled, Overridable, Dataset[tuple[Any, ...]]):
         TypeError : an index that is no integer
         IndexError : beyond the last sample
         """
-        single = self._single()
-        if single is None:
+        found = self._single(indices)
+        if found is None:
             return self._whole(integers(indices))
+        single, asked = found
         former, _together.dataset = _together.dataset, getattr(single, "__self__", None)
         try:
-            samples = [single(index) for index in indices]
+            samples = [single(index) for index in asked]
         finally:
             _together.dataset = former
         if self.batch_transform is None or not samples or getattr(single, "__self__", None) is not self:
@@ -290,7 +291,7 @@ class CachedDataset(Settled, Overridable, Dataset[tuple[Any, ...]]):
             what = f"a {type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
             raise UsageError(f"batch_transform: a pair (images, labels) expected, found {what}; return both")
         try:
-            batch.replace(*pair)
+            batch._replace(*pair)
         except UsageError as error:
             raise UsageError(f"batch_transform: {error}") from None
         return batch

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 from torch.utils.data import Dataset, Subset
@@ -9,8 +10,8 @@ from torch.utils.data._utils.fetch import _MapDatasetFetcher
 
 from loaders import advice
 
-_ASKING = tuple(getattr(each, "__code__", None) for each in (_MapDatasetFetcher.fetch, Subset.__getitems__))
-"""What asks its `dataset` for whole batches: DataLoader (torchdata's too), and a Subset."""
+# They ask their `dataset` for whole batches: DataLoader (torchdata's too), and a Subset.
+_FETCH, _SUBSET = (getattr(each, "__code__", None) for each in (_MapDatasetFetcher.fetch, Subset.__getitems__))
 
 
 class Overridable:
@@ -35,27 +36,36 @@ class Overridable:
         if first is not base and not _has_items(first, base):  # above a class that overrides __getitems__, maybe
             cls.__getitems__ = base.__getitems__  # type: ignore[attr-defined]
 
-    def _single(self) -> Callable[[Any], Any] | None:
-        """What gives the samples of the batch that is being asked for; None: nobody overrides them.
+    def _single(self, indices: Any) -> tuple[Callable[[Any], Any], Any] | None:
+        """What gives the samples of a batch, and from which indices; None: nobody overrides them.
 
         To be called by `__getitems__` itself, as its caller is looked at.
         """
-        shared = getattr(self, "_shared", None)
-        frame = sys._getframe(2)
-        if frame.f_code is _ASKING[0] or frame.f_code is _ASKING[1]:
-            asked = frame.f_locals["self"].dataset
-            if asked is not self and forwards(asked):
-                advice.wrapped(type(asked), shared)
-                return lambda index: asked[index]
+        wrapper, asked = _wrapper(self, indices, sys._getframe(2))
+        if wrapper is not None:
+            advice.wrapped(type(wrapper), getattr(self, "_shared", None))
+            return (lambda index: wrapper[index]), asked
         cls = type(self)
         if Overridable in cls.__bases__ and cls.__getitem__ is cls._whole_samples:  # type: ignore[index]
             return None
         found = _override(cls, _base(cls))
         if found is None:
             return None
-        advice.overridden(cls, self._instead, shared)
-        single: Callable[[Any], Any] = found.__get__(self, cls)
-        return single
+        advice.overridden(cls, self._instead, getattr(self, "_shared", None))
+        return found.__get__(self, cls), indices
+
+
+def _wrapper(asked: Any, indices: Any, frame: FrameType | None) -> tuple[Any, Any]:
+    """The dataset whose samples a DataLoader wants, where it only forwards `__getitems__`, and their indices there."""
+    while frame is not None and (frame.f_code is _FETCH or frame.f_code is _SUBSET):
+        variables = frame.f_locals
+        asking = variables["self"]
+        if asking.dataset is not asked:
+            return (asking.dataset, indices) if forwards(asking.dataset) else (None, None)
+        if frame.f_code is _FETCH:
+            break
+        asked, indices, frame = asking, variables.get("indices"), frame.f_back  # what the Subset itself was asked for
+    return None, None
 
 
 def forwards(dataset: Any) -> bool:

@@ -71,7 +71,7 @@ class ShardShuffleSampler(DistributedSampler[int]):
                 raise UsageError(f"ShardShuffleSampler: {name}: an integer expected, found {value!r}")
         self._given = integer(num_replicas), integer(rank)
         self.dataset = self._cached = dataset
-        self.shuffle, self.drop_last = shuffle, drop_last
+        self.shuffle, self.drop_last = bool(shuffle), bool(drop_last)
         self.seed = counted("ShardShuffleSampler: seed", seed)
         self.epoch = 0
         self._window = counted("ShardShuffleSampler: window_shards", window_shards, 1)

@@ -234,6 +234,18 @@ def test_a_wrapper_that_forwards_what_it_lacks_gives_its_own_samples(cache, work
         assert all((images == 7).all() for images, _ in loader)
 
 
+@pytest.mark.filterwarnings("ignore:.*single samples")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_such_a_wrapper_around_subsets_gets_its_own_indices(cache, workers):
+    dataset = CachedDataset(cache)
+    wrapper = Forwarding(Subset(Subset(dataset, [7, 0, 5]), [2, 0]))
+
+    ((images, labels),) = DataLoader(wrapper, batch_size=2, sampler=[1, 0], num_workers=workers)
+
+    assert (images == 7).all()
+    assert labels.tolist() == [dataset[7][1], dataset[5][1]]
+
+
 def test_such_a_wrapper_around_a_concatenation(cache):
     wrapper = Forwarding(loaders.ConcatDataset([CachedDataset(cache)]))
 

@@ -310,7 +310,7 @@ def test_extras_of_one_dataset_alone(cache):
 
 
 def test_a_negative_epoch_is_refused(cache):
-    with pytest.raises(UsageError, match="epoch: 0 or more expected, found -2"):
+    with pytest.raises(UsageError, match="epoch: an integer of 0 or more expected, found -2"):
         CachedDataset(cache).set_epoch(-2)
 
 
