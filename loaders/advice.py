@@ -14,7 +14,7 @@ from loaders.shared import Shared
 MANY = 1000
 """Single samples that a process may fetch before it is told."""
 
-_WORKERS, _SINGLE, _COLOURS = 1, 2, 4
+_WORKERS, _SINGLE, _COLOURS, _ALONE = 1, 2, 4, 8
 _ELSEWHERE = tuple(str(Path(file).parent) + os.sep for file in (__file__, torch.__file__, process.__file__))
 
 
@@ -60,14 +60,35 @@ def single_sample(shared: Shared) -> None:
         )
 
 
-def overridden(cls: type, shared: Shared) -> None:
+def overridden(cls: type, instead: str, shared: Shared | None) -> None:
     """Say once that a subclass has batches put together from single samples."""
     if not _singles.told:
         _say_slow(
             f"{cls.__name__} overrides __getitem__, so its batches are put together from single samples, several times "
-            "slower than whole batches. To add something to each sample override extras(), to replace labels give "
-            "targets=, and to change samples give transform= or batch_transform=",
+            f"slower than whole batches. {instead}",
             shared,
+        )
+
+
+def wrapped(cls: type, shared: Shared | None) -> None:
+    """Say once that a wrapping dataset has batches put together from single samples."""
+    if not _singles.told:
+        _say_slow(
+            f"{cls.__name__} has no __getitems__ but that of the dataset which it wraps, found by __getattr__, so its "
+            "batches are put together from its own single samples, several times slower than whole batches. Give it a "
+            "__getitems__ that takes dataset[indices], all samples of a batch at once, and returns a loaders.Batch",
+            shared,
+        )
+
+
+def batches_of_one(shared: Shared) -> None:
+    """Say once that a batch transform has nothing to mix."""
+    if shared.first_warning(_ALONE):
+        say(
+            "CachedDataset: batch_transform sees batches of one where samples are fetched one at a time (dataset[i]), "
+            "so MixUp or CutMix mix each sample with itself. DataLoader fetches whole batches from the dataset itself "
+            "and through Subset; use loaders.ConcatDataset in the place of torch's, give a dataset that wraps this one "
+            "a __getitems__ that takes dataset[indices], or mix in the training loop"
         )
 
 
@@ -77,7 +98,9 @@ def colours(text: str, shared: Shared) -> None:
         say(text)
 
 
-def _say_slow(text: str, shared: Shared) -> None:
+def _say_slow(text: str, shared: Shared | None) -> None:
     _singles.told = True
-    if shared.first_warning(_SINGLE):  # other workers of the run have the same dataset
+    worker = get_worker_info()
+    # Other workers of the run have the same dataset.
+    if shared.first_warning(_SINGLE) if shared is not None else worker is None or worker.id == 0:
         say(text)

@@ -50,6 +50,25 @@ class Batch(Sequence[Sample]):
         self.images, self.labels = images, labels
         self._length = len(images)
         self.extras = [as_column(each, self._length) for each in extras]
+        self._check_labels()
+
+    def _replace(self, images: Any, labels: Any) -> None:
+        """Take other images and labels; other kinds than tensors are handed over as they are.
+
+        Raises
+        ------
+        UsageError : their lengths differ from one another, or from that of the extras
+        """
+        if isinstance(images, torch.Tensor) and images.dim() and len(images) != self._length:
+            self.extras = [as_column(each, len(images)) for each in self.extras]
+            self._length = len(images)
+        self.images, self.labels = images, labels
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        labels = self.labels
+        if isinstance(labels, torch.Tensor | np.ndarray) and labels.ndim and len(labels) != self._length:
+            raise UsageError(f"labels of a batch: {self._length} expected, one for each image, found {len(labels)}")
 
     def __len__(self) -> int:
         return self._length

@@ -7,8 +7,9 @@ that fetch batches ahead of training (`to_device`, the loaders that Accelerate p
 
 import sys
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import CO_GENERATOR
+from types import FrameType
 from typing import Any
 
 from torch.utils.data import DistributedSampler, Sampler
@@ -18,6 +19,12 @@ from cache_store.errors import UsageError
 
 _FRAMES = 32
 """How far up the stack they can be."""
+
+_PACKAGES = frozenset({"torch", "torchdata", "accelerate", "loaders"})
+"""Of which all methods are looked at."""
+
+_OF_SAMPLERS = frozenset({"__iter__", "__next__", "__len__", "__getitem__", "<listcomp>"})
+"""Methods of a sampler of the user's own that may be waiting; its generators may have any name."""
 
 _SHARES = (("num_processes", "process_index"), ("num_replicas", "rank"))
 """Attributes of a sampler that shares out what another one gives: among how many, and which share is taken here."""
@@ -112,8 +119,13 @@ class Consumer:
 def find_consumer(sampler: Sampler[int]) -> Consumer:
     """Who asks the sampler for an index or for its length, in this thread and now."""
     found = Consumer()
-    for asking in _callers():
-        found._see(asking, sampler)
+    frame = sys._getframe(1)
+    for _ in range(_FRAMES):
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+        if _may_ask(frame, found.loader is not None):
+            found._see(frame.f_locals.get("self"), sampler)
     return found
 
 
@@ -123,15 +135,19 @@ def accelerate_is_at_work() -> bool:
     return bool(getattr(state, "_shared_state", None))
 
 
-def _callers() -> Iterator[Any]:
-    """Objects whose methods are under way, the innermost first."""
-    frame = sys._getframe(2)
-    for _ in range(_FRAMES):
-        if frame.f_back is None:
-            return
-        frame = frame.f_back
-        if (asking := frame.f_locals.get("self")) is not None:
-            yield asking
+def _may_ask(frame: FrameType, has_loader: bool) -> bool:
+    """Whether a method is under way that may be of a sampler or a loader.
+
+    Up to Python 3.12, to look at a frame's variables keeps all that they refer to until its function returns: the last
+    batch and loss of a training loop. So functions of users are passed by.
+    """
+    code = frame.f_code
+    if code.co_varnames[:1] != ("self",) and "self" not in code.co_freevars:  # as in "(… for … in self.sampler)"
+        return False
+    if str(frame.f_globals.get("__name__")).partition(".")[0] in _PACKAGES:
+        return True
+    # Samplers of their own stand between this one and the loader.
+    return not has_loader and (code.co_name in _OF_SAMPLERS or bool(code.co_flags & CO_GENERATOR))
 
 
 def _dispatches(prepared: Any) -> bool:

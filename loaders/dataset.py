@@ -1,6 +1,8 @@
 """CachedDataset: index -> (tensor, label), out of mapped shards."""
 
+import operator
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,14 +19,15 @@ from loaders.collate import Batch, entries, entry
 from loaders.concat import ConcatDataset
 from loaders.convert import converter
 from loaders.gather import Gatherer
-from loaders.indices import integer, integers, within
+from loaders.indices import counted, integer, integers, within
 from loaders.memory import batch_memory, plain_memory
 from loaders.normalizer import Normalizer
+from loaders.overrides import Overridable
 from loaders.settled import Settled
 from loaders.shards import FileShards, MappedShards
 from loaders.shared import Shared
 from loaders.targets import OwnTargets
-from loaders.transform_check import check_transforms
+from loaders.transform_check import check_transforms, steps_of
 from loaders.window import Cutter
 
 _Memory = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
@@ -32,7 +35,16 @@ _Memory = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
 _DTYPES = (torch.float16, torch.float32, torch.bfloat16)
 
 
-class CachedDataset(Settled, Dataset[tuple[Any, ...]]):
+class _Together(threading.local):
+    """The dataset whose `__getitem__`, overridden, is asked for the samples of a batch in this thread."""
+
+    dataset: Any = None
+
+
+_together = _Together()
+
+
+class CachedDataset(Settled, Overridable, Dataset[tuple[Any, ...]]):
     """One split of a cache as a map-style dataset.
 
     `DataLoader(dataset, batch_size=256, shuffle=True)` gets whole batches, copied once out of the mapped shards into
@@ -104,7 +116,12 @@ class CachedDataset(Settled, Dataset[tuple[Any, ...]]):
     _digest: str | None = None
     _targets: list[Any] | None = None
     _samples: list[tuple[str, Any]] | None = None
-    _checked: tuple[Any, Any] = (None, None)
+    _checked: Sequence[Any] = ()
+
+    _instead = (
+        "To add something to each sample override extras(), to replace labels give targets=, and to change samples "
+        "give transform= or batch_transform="
+    )
 
     def __init__(
         self,
@@ -127,10 +144,16 @@ class CachedDataset(Settled, Dataset[tuple[Any, ...]]):
         for name, value, known in (("io", io, ("mmap", "pread")), ("check", check, ("never", "first"))):
             if value not in known:
                 raise UsageError(f"{name}: {' or '.join(map(repr, known))} expected, found {value!r}")
+        if not isinstance(split, str):
+            raise UsageError(f"split: the name of one split expected, found {split!r}")
+        if not isinstance(snapshot, str | None):
+            raise UsageError(f"snapshot: a name such as '000001' expected, found {snapshot!r}")
+        if variant is not None and integer(variant) is None:
+            raise UsageError(f"variant: an integer expected, found {variant!r}")
         self._path = os.path.abspath(layout.given_path(cache))
         vars(self)["split"] = split
         self._dtype = dtype or torch.float16
-        self._asked_dtype, self._fixed_variant = dtype, variant
+        self._asked_dtype, self._fixed_variant = dtype, integer(variant)
         self._crop, self._flip, self._crop_mode = crop, flip, crop_mode
         self._io, self._check = io, check
         self.transform, self.target_transform, self.batch_transform = transform, target_transform, batch_transform
@@ -199,27 +222,35 @@ class CachedDataset(Settled, Dataset[tuple[Any, ...]]):
         advice.single_sample(self._shared)
         image, label, *extras = self._gathered(integers([number]), plain_memory)[0]
         image, label = self._transformed(image, label)
-        if self.batch_transform is not None:
-            images, labels = self.batch_transform(*default_collate([(image, label)]))
-            image, label = images[0], entry(labels, 0)
+        if self.batch_transform is not None and _together.dataset is not self:
+            advice.batches_of_one(self._shared)
+            batch = self._mixed(Batch(*default_collate([(image, label)])))
+            image, label = batch.images[0], entry(batch.labels, 0)
         return (image, label, *extras)
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
         """A whole batch, as `DataLoader` asks for it: gathered at once, and collated for nothing.
 
-        Where a subclass overrides `__getitem__`, the samples are its own, one after the other.
+        Where a subclass overrides `__getitem__`, the samples are its own, one after the other, and the indices are
+        whatever it takes.
 
         Raises
         ------
         TypeError : an index that is no integer
         IndexError : beyond the last sample
         """
-        numbers = integers(indices)
-        single = _override(type(self))
-        if single is None:
-            return self._whole(numbers)
-        advice.overridden(type(self), self._shared)
-        return [single(self, number) for number in numbers.tolist()]
+        found = self._single(indices)
+        if found is None:
+            return self._whole(integers(indices))
+        single, asked = found
+        former, _together.dataset = _together.dataset, getattr(single, "__self__", None)
+        try:
+            samples = [single(index) for index in asked]
+        finally:
+            _together.dataset = former
+        if self.batch_transform is None or not samples or getattr(single, "__self__", None) is not self:
+            return samples
+        return self._put_together(samples)
 
     def extras(self, indices: torch.Tensor) -> tuple[Any, ...]:
         """Override it to add to each sample: called once a batch, and `dataset[i]` calls it with a batch of one.
@@ -250,13 +281,35 @@ class CachedDataset(Settled, Dataset[tuple[Any, ...]]):
             batch.images, batch.labels = default_collate(pairs)
         else:
             advice.workers_cost(self._shared)
-        if self.batch_transform is not None:
-            batch.images, batch.labels = self.batch_transform(batch.images, batch.labels)
+        return batch if self.batch_transform is None else self._mixed(batch)
+
+    def _mixed(self, batch: Batch) -> Batch:
+        """The same batch after `batch_transform`."""
+        assert self.batch_transform is not None
+        pair: Any = self.batch_transform(batch.images, batch.labels)
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            what = f"a {type(pair).__name__} of {len(pair)}" if isinstance(pair, tuple | list) else type(pair).__name__
+            raise UsageError(f"batch_transform: a pair (images, labels) expected, found {what}; return both")
+        try:
+            batch._replace(*pair)
+        except UsageError as error:
+            raise UsageError(f"batch_transform: {error}") from None
         return batch
+
+    def _put_together(self, samples: list[Any]) -> Batch:
+        """Samples that a subclass gave, as a batch after `batch_transform`."""
+        wrong = next((each for each in samples if not isinstance(each, tuple | list) or len(each) < 2), None)
+        if wrong is not None:
+            raise UsageError(
+                f"batch_transform: samples (image, label, …) expected, {type(self).__name__}.__getitem__ gives "
+                f"{type(wrong).__name__}; call it in the training loop instead"
+            )
+        images, labels = default_collate([tuple(each[:2]) for each in samples])
+        return self._mixed(Batch(images, labels, *zip(*(each[2:] for each in samples), strict=True)))
 
     def _gathered(self, numbers: np.ndarray, memory: _Memory) -> Batch:
         """Samples (negative numbers count from the end) without transforms, in memory of their own."""
-        if self.transform is not self._checked[0] or self.batch_transform is not self._checked[1]:
+        if self.transform is not None or self.batch_transform is not None:
             self._check_transforms()
         if get_worker_info() is not None:
             self._shared.enter_worker()
@@ -280,7 +333,7 @@ class CachedDataset(Settled, Dataset[tuple[Any, ...]]):
                 opened.image(self.split, number, variant)  # says which sample it is
             raise
         labels = torch.from_numpy(table["label"][numbers]) if self._own is None else self._own.of(numbers)
-        if type(self).extras is CachedDataset.extras:
+        if type(self).extras is CachedDataset.extras and "extras" not in vars(self):
             return Batch(images, labels)
         extras = self.extras(torch.from_numpy(within(numbers, self._length, "")))  # 0 or more
         if not isinstance(extras, tuple):
@@ -304,23 +357,24 @@ class CachedDataset(Settled, Dataset[tuple[Any, ...]]):
         )
 
     def _check_transforms(self) -> None:
-        """Before the first image that they get, as scripts assign transforms at any time."""
+        """Before the first image that they get, as scripts assign and change transforms at any time."""
+        steps = steps_of(self.transform, self.batch_transform)
+        if len(steps) == len(self._checked) and all(map(operator.is_, steps, self._checked)):
+            return
         is_normalised = any(self.mean) or any(std != 1 for std in self.std)
         if self._dtype != torch.uint8 and is_normalised:
             check_transforms("transform", self.transform, self._dtype, self._shared)
             check_transforms("batch_transform", self.batch_transform, self._dtype, self._shared)
-        self._checked = (self.transform, self.batch_transform)
+        self._checked = steps
 
     def set_epoch(self, epoch: int) -> None:
         """From now on variant `epoch` mod K, in this process and in every worker that has the dataset already.
 
         Raises
         ------
-        UsageError : a negative epoch
+        UsageError : a negative epoch, or no integer
         """
-        if epoch < 0:
-            raise UsageError(f"epoch: 0 or more expected, found {epoch}")
-        self._shared.epoch = epoch
+        self._shared.epoch = counted("epoch", epoch)
 
     @property
     def epoch(self) -> int | None:
@@ -405,15 +459,19 @@ class CachedDataset(Settled, Dataset[tuple[Any, ...]]):
     @property
     def targets(self) -> list[Any]:
         if self._targets is None:
-            labels = self._opened().split(self.split)["label"] if self._own is None else self._own.values
-            self._targets = labels.tolist()
+            self._targets = self._labels()
         return self._targets
+
+    def _labels(self) -> list[Any]:
+        labels = self._opened().split(self.split)["label"] if self._own is None else self._own.values
+        values: list[Any] = labels.tolist()
+        return values
 
     @property
     def samples(self) -> list[tuple[str, Any]]:
         if self._samples is None:
             paths = map(os.fsdecode, self._opened().split(self.split).paths())
-            self._samples = list(zip(paths, self.targets, strict=True))
+            self._samples = list(zip(paths, self._labels(), strict=True))  # whoever has changed `targets` since
         return self._samples
 
     @property
@@ -468,21 +526,4 @@ class CachedDataset(Settled, Dataset[tuple[Any, ...]]):
     def __getstate__(self) -> dict[str, Any]:
         """Everything but what each process opens or makes for itself."""
         mine = ("_cache", "_gatherer", "_first_check", "_targets", "_samples")
-        return self.__dict__ | dict.fromkeys(mine) | {"_checked": (None, None)}
-
-
-def _override(cls: type[CachedDataset]) -> Callable[[CachedDataset, int], Any] | None:
-    """The `__getitem__` of a subclass that knows of no batches; None: there is none.
-
-    A class that overrides `__getitems__` as well looks after its batches itself, and after those of its bases that are
-    subclasses of ours by asking them.
-    """
-    found = None
-    if cls is CachedDataset:
-        return found
-    for each in cls.__mro__[: cls.__mro__.index(CachedDataset)]:
-        if "__getitems__" in vars(each):
-            found = None
-        elif found is None:
-            found = vars(each).get("__getitem__")
-    return found
+        return self.__dict__ | dict.fromkeys(mine) | {"_checked": ()}

@@ -6,7 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from cache_store.errors import UsageError
+
 _NOT_INTEGERS = (torch.bool, torch.quint8, torch.qint8, torch.qint32)
+
+_INTEGERS = frozenset({int, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32})
+_TENSORS = frozenset((dtype, 0) for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64))
 
 
 def integer(index: Any) -> int | None:
@@ -17,12 +22,27 @@ def integer(index: Any) -> int | None:
     """
     if type(index) is int:
         return index
-    if isinstance(index, bool) or getattr(index, "ndim", 0) != 0 or getattr(index, "dtype", None) is torch.bool:
+    if isinstance(index, bool | np.ma.MaskedArray) or getattr(index, "ndim", 0) != 0:
+        return None
+    if getattr(index, "dtype", None) is torch.bool:
         return None
     try:
         return operator.index(index)
     except TypeError:
         return None
+
+
+def counted(name: str, value: Any, least: int = 0) -> int:
+    """An integer of an argument, as Python's own.
+
+    Raises
+    ------
+    UsageError : less than `least`, more than 63 bits, or no integer
+    """
+    number = integer(value)
+    if number is None or not least <= number < 1 << 63:
+        raise UsageError(f"{name}: an integer of {least} or more expected, found {value!r}")
+    return number
 
 
 def integers(indices: Any, sequences: tuple[type, ...] = (list, tuple, range)) -> np.ndarray:
@@ -45,7 +65,7 @@ def integers(indices: Any, sequences: tuple[type, ...] = (list, tuple, range)) -
     elif isinstance(indices, torch.Tensor):
         if not (indices.is_floating_point() or indices.is_complex() or indices.dtype in _NOT_INTEGERS):
             found = indices.numpy(force=True)
-    elif isinstance(indices, np.ndarray):
+    elif isinstance(indices, np.ndarray) and not isinstance(indices, np.ma.MaskedArray):
         found = indices
     if found is None or found.ndim != 1 or found.dtype.kind not in "iu":
         raise TypeError(
@@ -58,13 +78,17 @@ def integers(indices: Any, sequences: tuple[type, ...] = (list, tuple, range)) -
 
 
 def _of_sequence(indices: Any) -> np.ndarray | None:
+    if len(indices) > 1 and isinstance(indices[0], torch.Tensor):  # NumPy takes them one by one, slowly
+        kinds = {(each.dtype, each.dim()) if isinstance(each, torch.Tensor) else None for each in indices}
+        if kinds <= _TENSORS:
+            return integers(torch.stack([each.cpu() for each in indices]))
     try:
         found = np.array(indices)
     except (ValueError, TypeError, RuntimeError):  # ragged, or tensors of a device
         found = None
     if found is not None and found.ndim == 1 and found.dtype == np.int64:
         # To look at each type takes as long as all else, and only 0 and 1 can have been bools.
-        if not (0 in indices or 1 in indices) or set(map(type, indices)) == {int}:
+        if not (0 in indices or 1 in indices) or set(map(type, indices)) <= _INTEGERS:
             return found
     numbers = [integer(each) for each in indices]
     try:

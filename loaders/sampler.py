@@ -13,6 +13,7 @@ from cache_store.errors import UsageError
 from loaders.ahead import ReadAhead
 from loaders.consumer import Consumer, accelerate_is_at_work, find_consumer
 from loaders.dataset import CachedDataset
+from loaders.indices import counted, integer
 from loaders.order import epoch_order, share_length, share_of
 
 _HINT_SAMPLES = 64
@@ -64,19 +65,20 @@ class ShardShuffleSampler(DistributedSampler[int]):
         # DistributedSampler's own __init__ would fix the ranks and the length, which may change until a pass begins.
         if not isinstance(dataset, CachedDataset):
             raise UsageError(f"ShardShuffleSampler: a CachedDataset expected, found {type(dataset).__name__}")
-        if seed < 0 or window_shards < 1:
-            raise UsageError(
-                f"ShardShuffleSampler: seed of 0 or more and window_shards of 1 or more expected, found {seed} and "
-                f"{window_shards}"
-            )
-        self._given = num_replicas, rank
+        given = (("num_replicas", num_replicas), ("rank", rank))
+        for name, value in given:
+            if value is not None and integer(value) is None:
+                raise UsageError(f"ShardShuffleSampler: {name}: an integer expected, found {value!r}")
+        self._given = integer(num_replicas), integer(rank)
         self.dataset = self._cached = dataset
-        self.shuffle, self.seed, self.drop_last = shuffle, seed, drop_last
+        self.shuffle, self.drop_last = bool(shuffle), bool(drop_last)
+        self.seed = counted("ShardShuffleSampler: seed", seed)
         self.epoch = 0
-        self._window = window_shards
+        self._window = counted("ShardShuffleSampler: window_shards", window_shards, 1)
         self._start = 0
         self._pass: _Pass | None = None
         self._ranks()
+        self._check_length()
         self._compare_ranks()
 
     @property
@@ -103,6 +105,16 @@ class ShardShuffleSampler(DistributedSampler[int]):
         """Samples of a whole epoch for this rank, also while a resumed pass gives fewer."""
         replicas = 1 if self._leaves_sharing() else self._share_for(find_consumer(self))[0]
         return share_length(len(self._cached), 0, replicas, self.drop_last)
+
+    def _check_length(self) -> None:
+        """Refuse a subclass whose samples are others than the split's: the order is that of what is stored."""
+        ours, stored = len(self._cached), CachedDataset.__len__(self._cached)
+        if ours != stored:
+            raise UsageError(
+                f"ShardShuffleSampler orders the {stored} samples that the cache has of split {self._cached.split!r}, "
+                f"and {type(self._cached).__name__} has {ours} (its __len__); use shuffle=True, torch's RandomSampler "
+                "or DistributedSampler, which go by len(dataset)"
+            )
 
     def _ranks(self) -> tuple[int, int]:
         """Of the processes that share an epoch, whoever shares it out: how many they are, and which one this is."""
@@ -143,7 +155,12 @@ class ShardShuffleSampler(DistributedSampler[int]):
 
         A place that was loaded stays if the epoch is its own; another epoch begins at its start, and an earlier one
         with a warning.
+
+        Raises
+        ------
+        UsageError : a negative epoch, or no integer
         """
+        epoch = counted("epoch", epoch)
         self._share_for(find_consumer(self))  # refuses in all processes, where one alone iterates
         self._cached.set_epoch(epoch)
         self._warn_of_late(epoch)
@@ -186,9 +203,7 @@ class ShardShuffleSampler(DistributedSampler[int]):
         UsageError : the number cannot be meant, or cannot be known
         """
         current = self._pass or _Pass(self)
-        seen = current.trained() if samples_seen is None else samples_seen * current.ranks
-        if seen < 0:
-            raise UsageError(f"samples_seen: 0 or more expected, found {samples_seen}")
+        seen = current.trained() if samples_seen is None else counted("samples_seen", samples_seen) * current.ranks
         return self._state(current.epoch, min(current.start + seen, len(self._cached)))
 
     def _state(self, epoch: int, position: int) -> dict[str, Any]:
@@ -206,10 +221,14 @@ class ShardShuffleSampler(DistributedSampler[int]):
         try:
             version = state_dict["version"]
             there = {name: str(state_dict[name]) for name in self._cached.identity()}
-            epoch, position = int(state_dict["epoch"]), int(state_dict["position"])
-            seed, shuffle = int(state_dict["seed"]), bool(state_dict["shuffle"])
-            window, dataset_epoch = int(state_dict["window_shards"]), state_dict["dataset_epoch"]
-        except (LookupError, TypeError, ValueError) as error:
+            epoch, position, seed = (counted(name, state_dict[name]) for name in ("epoch", "position", "seed"))
+            window = counted("window_shards", state_dict["window_shards"], 1)
+            shuffle, dataset_epoch = state_dict["shuffle"], state_dict["dataset_epoch"]
+            if not isinstance(shuffle, bool):
+                raise UsageError(f"shuffle: a bool expected, found {shuffle!r}")
+            if dataset_epoch is not None:  # None: variants were drawn at random
+                dataset_epoch = counted("dataset_epoch", dataset_epoch)
+        except (LookupError, TypeError, UsageError) as error:
             raise UsageError(
                 f"load_state_dict: what state_dict() of a ShardShuffleSampler gave expected, found "
                 f"{state_dict!s:.60} ({type(error).__name__}: {error})"
@@ -218,16 +237,18 @@ class ShardShuffleSampler(DistributedSampler[int]):
             raise UsageError(f"state of a ShardShuffleSampler: version 1 expected, found {version!r}")
         here = self._cached.identity()
         if here != there:
+            other = [f"{name}={there[name]!r}" for name in ("snapshot", "split") if there[name] != here[name]]
             raise UsageError(
-                f"this state is of {_place(there)}, the dataset is at {_place(here)}: the same positions are other "
-                f"samples there; open the dataset with snapshot={there['snapshot']!r}, or begin the epoch anew"
+                f"this state is of {_place(there)}, the dataset is at {_place(here)}: the same positions may be other "
+                f"samples there; {'open the dataset with ' + ', '.join(other) + ', or ' if other else ''}begin the "
+                "epoch anew"
             )
         if not 0 <= position <= len(self._cached):
             raise UsageError(f"position: 0 to {len(self._cached)} expected, found {position}")
         self.seed, self.shuffle, self._window = seed, shuffle, window
         self.epoch, self._start, self._pass = epoch, position, None
-        if dataset_epoch is not None:  # None: variants were drawn at random
-            self._cached.set_epoch(int(dataset_epoch))
+        if dataset_epoch is not None:
+            self._cached.set_epoch(dataset_epoch)
 
     def _order(self, epoch: int) -> np.ndarray:
         if not self.shuffle:
@@ -252,6 +273,11 @@ class ShardShuffleSampler(DistributedSampler[int]):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pass": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "_given" not in state:  # a former version kept the ranks that it had found
+            self._given = state.get("num_replicas"), state.get("rank")
 
 
 def _is_distributed() -> bool:
@@ -316,6 +342,7 @@ class _Pass(Iterator[int]):
     def _begin(self) -> None:
         self._go_to_start()  # the epoch may have been set since `iter()`
         sampler, self._consumer = self._sampler, find_consumer(self._sampler)
+        sampler._check_length()
         replicas, rank = sampler._share_for(self._consumer)
         if sampler._leaves_sharing() and replicas > 1:
             warnings.warn(

@@ -25,9 +25,11 @@ _INSTEAD = {
     "transforms": "assign transform, target_transform or batch_transform",
 }
 
+_NOTHING = object()
+
 
 class Settled:
-    """Refuses their assignment; the class itself sets them by `vars(self)`.
+    """Refuses their assignment, except of the value in force; the class itself sets them by `vars(self)`.
 
     Raises
     ------
@@ -36,7 +38,15 @@ class Settled:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _INSTEAD:
+            if _is_in_force(getattr(self, name, _NOTHING), value):
+                return
             raise UsageError(
                 f"{name} cannot be assigned: it follows from the snapshot, and no sample would change; {_INSTEAD[name]}"
             )
         super().__setattr__(name, value)
+
+
+def _is_in_force(now: Any, value: Any) -> bool:
+    if now is value or type(now) is not type(value):
+        return now is value
+    return bool(now == value)  # lists, texts and numbers: nothing that compares element by element

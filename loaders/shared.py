@@ -1,6 +1,9 @@
 """What all copies of a dataset know, whichever process they are in: workers that are there already see it change."""
 
 import os
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import torch
 
@@ -10,12 +13,22 @@ _PLACES = 64
 
 
 class Shared:
-    """A few integers in shared memory; survives fork and pickling to another process of this run."""
+    """A few integers in shared memory, which processes of this run share by fork, and by being sent to one another.
 
-    def __init__(self) -> None:
+    A copy or an unpickled dataset is another one: it begins with the epoch, and shares nothing.
+    """
+
+    def __init__(self, epoch: int = _NOT_SET) -> None:
         self._values = torch.zeros(_WORKERS + _PLACES, dtype=torch.int64, device="cpu").share_memory_()
-        self._values[_EPOCH] = _NOT_SET
+        self._values[_EPOCH] = epoch
         self._entered = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"epoch": int(self._values[_EPOCH])}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        values = state.get("_values")  # what a former version pickled
+        self.__init__(state["epoch"] if values is None else int(values[_EPOCH]))  # type: ignore[misc]
 
     @property
     def epoch(self) -> int | None:
@@ -49,6 +62,21 @@ class Shared:
     def living_workers(self) -> list[int]:
         """Process numbers of workers that have read and have not ended."""
         return sorted(pid for pid in self._values[_WORKERS:].tolist() if _is_alive(pid))
+
+
+def _sent(values: torch.Tensor) -> Shared:
+    """The same in the process that was sent it."""
+    shared = Shared.__new__(Shared)
+    shared._values, shared._entered = values, 0
+    return shared
+
+
+def _send(shared: Shared) -> tuple[Callable[[torch.Tensor], Shared], tuple[torch.Tensor]]:
+    return _sent, (shared._values,)
+
+
+# It pickles what a starting process or a queue is given, and nothing else: copies and files go by __getstate__.
+ForkingPickler.register(Shared, _send)
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,7 +1,9 @@
 """Own targets in the place of class ids: one value a sample, of any type and shape."""
 
+import contextlib
 import os
 from collections.abc import Mapping
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -85,13 +87,23 @@ def _some(names: list[Any]) -> str:
 
 
 def _tensor(given: Any) -> torch.Tensor:
+    if isinstance(given, np.ma.MaskedArray) or (
+        isinstance(given, list | tuple) and any(isinstance(each, np.ma.MaskedArray) for each in given)
+    ):
+        raise UsageError("targets: a value for each sample expected, found a masked array; give .filled(…)")
     if isinstance(given, list | tuple) and any(isinstance(each, torch.Tensor) for each in given):
         try:
             given = torch.stack(list(given))
         except (TypeError, RuntimeError) as error:
             raise UsageError(f"targets: values of one shape expected: {error}") from None
     if isinstance(given, torch.Tensor):
-        return given.detach().cpu().clone()
+        if given.layout != torch.strided or given.is_quantized or given.is_nested or given.is_meta:
+            what = "quantised" if given.is_quantized else "nested" if given.is_nested else given.layout
+            raise UsageError(
+                "targets: a dense tensor with its values in memory expected, found "
+                f"{'meta' if given.is_meta else str(what).removeprefix('torch.')} ({given.dtype})"
+            )
+        return given.detach().cpu().resolve_conj().resolve_neg().clone()
     if not isinstance(given, list | tuple | np.ndarray):
         raise UsageError(
             f"targets: a tensor, an array, a list, or a mapping from path to value expected, found "
@@ -101,9 +113,20 @@ def _tensor(given: Any) -> torch.Tensor:
         array = np.array(given)
     except ValueError as error:  # ragged
         raise UsageError(f"targets: values of one shape expected: {error}") from None
+    if array.dtype == object:  # numbers all the same, maybe
+        with contextlib.suppress(ValueError):
+            array = np.array(array.tolist())
     if array.dtype.kind not in "biufc":
-        raise UsageError(f"targets: numbers expected, found {array.dtype}, such as {array.flat[0]!r}")
+        raise UsageError(f"targets: numbers expected, found {_no_number(given)!r} ({array.dtype})")
     try:
         return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
     except TypeError as error:
         raise UsageError(f"targets: {error}") from None
+
+
+def _no_number(given: Any) -> Any:
+    """The first of values that is no number; the largest, where they only have too many bits."""
+    values = list(np.array(given, object).flat)
+    wrong = (each for each in values if not isinstance(each, Number | np.bool_))
+    found = next(wrong, None)
+    return found if found is not None or None in values else max(values, key=abs)

@@ -5,10 +5,13 @@ into: whoever means it wraps the transform in one.
 """
 
 import functools
+import inspect
 import types
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
 from cache_store.errors import UsageError
@@ -31,6 +34,10 @@ _OF_COLOURS = frozenset(
 _LIBRARIES = frozenset({"torchvision", "timm", "kornia", "albumentations", "monai", "transformers", "open_clip"})
 _MOST = 10_000
 """Objects looked at: a transform may hold a whole model, or a table."""
+
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
+_LEAVES = (str, bytes, int, float, complex, type(None), np.ndarray, np.generic, torch.Tensor, torch.dtype, torch.device)
+"""Kinds that hold no transform; they are not counted."""
 
 
 def check_transforms(name: str, transform: Any, dtype: torch.dtype, shared: Shared) -> None:
@@ -91,28 +98,71 @@ def _wants_integers(part: Any) -> bool:
     return any(isinstance(each, torch.dtype) and not each.is_floating_point for each in types)
 
 
+class _Call:
+    """A function with the arguments that a partial gives it: what it does may depend on them."""
+
+    def __init__(self, function: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
+        self.__name__, self.__module__ = _name(function), getattr(function, "__module__", None) or ""
+        known: Mapping[str, Any] = {}
+        if arguments or keywords:
+            try:
+                known = inspect.signature(function).bind_partial(*arguments, **keywords).arguments
+            except (TypeError, ValueError):  # no signature, or one that they do not fit
+                known = keywords
+        for name in ("dtype", "scale", "clip"):
+            if name in known:
+                setattr(self, name, known[name])
+
+
 def _parts(transform: Any) -> Iterator[Any]:
-    """A transform and all that it holds: in lists, in attributes, as a method's object, or as a partial's function."""
-    waiting, seen = [transform], set[int]()
+    """A transform and all that it holds: in lists, in attributes, as a method's object, or in a partial."""
+    waiting, seen = deque([transform]), set[int]()
     while waiting and len(seen) < _MOST:
-        each = waiting.pop()
-        if id(each) in seen:
+        each = waiting.popleft()  # the nearest first, should there be more than are looked at
+        if isinstance(each, _LEAVES) or id(each) in seen:
             continue
         seen.add(id(each))
         if isinstance(each, functools.partial):
-            waiting += [each.func]
+            waiting += [*each.args, *each.keywords.values()]
+            if not isinstance(each.func, _FUNCTIONS):
+                waiting.append(each.func)
+            elif _library(each.func) in _LIBRARIES:
+                yield _Call(each.func, each.args, each.keywords)
         elif isinstance(each, types.MethodType):
             waiting += [each.__self__]
-        elif isinstance(each, types.FunctionType | types.BuiltinFunctionType):
+        elif isinstance(each, _FUNCTIONS):
             if _library(each) in _LIBRARIES:
                 yield each
         elif isinstance(each, Mapping):
             waiting += each.values()
-        elif isinstance(each, list | tuple | set):
-            waiting += each
-        elif callable(each) and not isinstance(each, type):
-            yield each
+        elif isinstance(each, list | tuple | set | frozenset):
+            waiting += [one for one in each if not isinstance(one, _LEAVES)]
+        elif not isinstance(each, type | types.ModuleType):
+            if callable(each):
+                yield each
+            elif type(each).__module__.startswith(("loaders.", "cache_store.")):  # of a dataset whose method this is
+                continue
             waiting += getattr(each, "__dict__", {}).values()
+            waiting += _in_slots(each)
+
+
+def _in_slots(each: Any) -> Iterator[Any]:
+    """Values of attributes that a class keeps in `__slots__`."""
+    for cls in type(each).__mro__:
+        for name, descriptor in vars(cls).items() if "__slots__" in vars(cls) else ():
+            if isinstance(descriptor, types.MemberDescriptorType) and hasattr(each, name):
+                yield getattr(each, name)
+
+
+def steps_of(*transforms: Any) -> list[Any]:
+    """Transforms and the steps of those that are a Compose: other objects, once somebody has changed it in place."""
+    found: list[Any] = []
+    for each in transforms:
+        found.append(each)
+        steps = getattr(each, "transforms", None)
+        if isinstance(steps, list | tuple):
+            found += steps
+    return found
 
 
 def _name(part: Any) -> str:

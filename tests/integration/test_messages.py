@@ -368,11 +368,11 @@ CALLS = [
     ],
     (lambda d: d[4], IndexError, "split 'train' has samples 0 to 3, there is no 4"),
     (lambda d: d[-5], IndexError, "split 'train' has samples 0 to 3, there is no -5"),
-    (lambda d: d.set_epoch(-1), StoreUsageError, "epoch: 0 or more expected, found -1"),
+    (lambda d: d.set_epoch(-1), StoreUsageError, "epoch: an integer of 0 or more expected, found -1"),
     (lambda d: d.normalizer(), StoreUsageError, "which are normalised already; open it with dtype=torch.uint8"),
     (lambda d: list(DataLoader(d, sampler=[99])), IndexError, "there is no 99"),
     (lambda d: ShardShuffleSampler([1]), StoreUsageError, "a CachedDataset expected, found list"),
-    (lambda d: ShardShuffleSampler(d, seed=-1), StoreUsageError, "seed of 0 or more"),
+    (lambda d: ShardShuffleSampler(d, seed=-1), StoreUsageError, "seed: an integer of 0 or more"),
     (lambda d: ShardShuffleSampler(d, num_replicas=0), StoreUsageError, "num_replicas of 1 or more expected, found 0"),
     (lambda d: ShardShuffleSampler(d, 2, 2), StoreUsageError, "a rank of 0 to 1 expected, found 2"),
     (
@@ -383,7 +383,7 @@ CALLS = [
     (
         lambda d: ShardShuffleSampler(CachedDataset("stays")).load_state_dict(ShardShuffleSampler(d).state_dict()),
         StoreUsageError,
-        "the same positions are other samples there; open the dataset with snapshot='000001', or begin the epoch anew",
+        "the same positions may be other samples there; begin the epoch anew",
     ),
     (lambda d: to_device([], "cpu", prefetch=0), StoreUsageError, "prefetch: 1 or more expected, found 0"),
     (

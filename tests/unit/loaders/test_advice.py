@@ -8,9 +8,12 @@ import warnings
 
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torchdata.stateful_dataloader import StatefulDataLoader
 
-from loaders import CachedDataset, advice
+import loaders
+from cache_store.errors import UsageError
+from loaders import Batch, CachedDataset, advice
 from preprocess import build
 from tests.helpers import TINY, image_folder
 from tests.integration.processes import ROOT
@@ -117,9 +120,28 @@ class WithMixin(Mixin, CachedDataset):
     pass
 
 
+class AboveBoth(Both):
+    """Its samples, although a class below looks after batches."""
+
+    def __getitem__(self, index):
+        image, label, number = super().__getitem__(index)
+        return image * 3, label, number
+
+
+class BatchesAboveThat(AboveBoth):
+    def __getitems__(self, indices):
+        return [(*sample, "mine") for sample in super().__getitems__(indices)]
+
+    def __getitem__(self, index):
+        return (*super().__getitem__(index), "mine")
+
+
+KINDS = [Doubled, Deeper, Both, BothOverDoubled, WithMixin, AboveBoth, BatchesAboveThat]
+
+
 @pytest.mark.filterwarnings("ignore:.*overrides __getitem__")
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("kind", [Doubled, Deeper, Both, BothOverDoubled, WithMixin])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_override_of_getitem_is_what_batches_are_made_of(cache, kind, workers):
     dataset = kind(cache)
     samples = [dataset[i] for i in (5, 2)]
@@ -129,7 +151,157 @@ def test_an_override_of_getitem_is_what_batches_are_made_of(cache, kind, workers
     assert torch.equal(images, torch.stack([sample[0] for sample in samples]))
     assert labels.tolist() == [sample[1] for sample in samples]
     assert indices.tolist() == [5, 2]
-    assert rest == ([("mine", "mine")] if kind is BothOverDoubled else [])
+    assert rest == ([("mine", "mine")] if kind in (BothOverDoubled, BatchesAboveThat) else [])
+
+
+@pytest.mark.filterwarnings("ignore:.*overrides __getitem__")
+def test_a_getitem_that_is_put_into_the_class_later_counts(cache, monkeypatch):
+    plain = CachedDataset.__getitem__
+    monkeypatch.setattr(CachedDataset, "__getitem__", lambda self, index: (plain(self, index)[0] * 0 + 7, index))
+
+    ((images, indices),) = DataLoader(CachedDataset(cache), batch_size=2, sampler=[5, 2])
+
+    assert (images == 7).all()
+    assert indices.tolist() == [5, 2]
+
+
+class BySize(CachedDataset):
+    def __getitem__(self, index):
+        number, size = index
+        image, label = super().__getitem__(number)
+        return image[:, :size, :size], label
+
+
+class ByPath(CachedDataset):
+    def __getitem__(self, index):
+        return super().__getitem__([path for path, _ in self.samples].index(index))
+
+
+@pytest.mark.filterwarnings("ignore:.*overrides __getitem__")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_override_gets_its_own_kind_of_index(cache, workers):
+    batches = [[(0, 8), (7, 8)], [(1, 4), (2, 4)]]
+    sizes = [x.shape[-1] for x, _ in DataLoader(BySize(cache), batch_sampler=batches, num_workers=workers)]
+    by_path = ByPath(cache)
+    paths = [by_path.samples[i][0] for i in (6, 1)]
+    ((_, labels),) = DataLoader(by_path, batch_size=2, sampler=paths, num_workers=workers)
+
+    assert sizes == [8, 4]
+    assert labels.tolist() == [1, 0]
+
+
+class Forwarding(Dataset):
+    """Passes everything on that it lacks, `__getitems__` too."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        if name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def __len__(self):
+        return len(self.inner)
+
+    def __getitem__(self, index):
+        image, label = self.inner[index]
+        return image * 0 + 7, label
+
+
+class ForwardingWhole(Forwarding):
+    def __getitems__(self, indices):
+        images, labels = self.inner[indices]
+        return Batch(images * 0 + 7, labels)
+
+
+@pytest.mark.filterwarnings("ignore:.*single samples")
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", [Forwarding, ForwardingWhole])
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda wrapper: wrapper,
+        lambda wrapper: Subset(wrapper, range(8)),
+        lambda wrapper: loaders.ConcatDataset([wrapper]),
+        lambda wrapper: type(wrapper)(wrapper),
+    ],
+)
+def test_a_wrapper_that_forwards_what_it_lacks_gives_its_own_samples(cache, workers, kind, around):
+    wrapper = around(kind(CachedDataset(cache)))
+
+    for loader in (DataLoader(wrapper, batch_size=4, num_workers=workers), StatefulDataLoader(wrapper, batch_size=4)):
+        assert all((images == 7).all() for images, _ in loader)
+
+
+@pytest.mark.filterwarnings("ignore:.*single samples")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_such_a_wrapper_around_subsets_gets_its_own_indices(cache, workers):
+    dataset = CachedDataset(cache)
+    wrapper = Forwarding(Subset(Subset(dataset, [7, 0, 5]), [2, 0]))
+
+    ((images, labels),) = DataLoader(wrapper, batch_size=2, sampler=[1, 0], num_workers=workers)
+
+    assert (images == 7).all()
+    assert labels.tolist() == [dataset[7][1], dataset[5][1]]
+
+
+def test_such_a_wrapper_around_a_concatenation(cache):
+    wrapper = Forwarding(loaders.ConcatDataset([CachedDataset(cache)]))
+
+    with pytest.warns(UserWarning, match="Forwarding has no __getitems__ but that .*loaders.Batch") as told:
+        assert all((images == 7).all() for images, _ in DataLoader(wrapper, batch_size=4))
+
+    assert len(told) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_forwarding_wrapper_with_batches_of_its_own_is_not_told(cache):
+    assert len(list(DataLoader(ForwardingWhole(CachedDataset(cache)), batch_size=4))) == 2
+
+
+class Mixed(CachedDataset):
+    def __getitem__(self, index):
+        image, label, *_ = super().__getitem__(index)
+        return image + 1, label, str(index)
+
+
+@pytest.mark.filterwarnings("ignore:.*overrides __getitem__")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_transform_gets_the_whole_batch_of_an_override(cache, workers):
+    seen = {"batch_transform": lambda images, labels: (images.flip(0), labels * 10 + len(labels))}
+    plain = CachedDataset(cache)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*batches of one")
+        loader = DataLoader(Mixed(cache, **seen), batch_size=3, sampler=[7, 0, 1], num_workers=workers)
+        ((images, labels, names),) = loader
+
+    assert torch.equal(images, torch.stack([plain[i][0] + 1 for i in (1, 0, 7)]))
+    assert labels.tolist() == [13, 3, 3]
+    assert names == ("7", "0", "1")
+
+
+@pytest.mark.filterwarnings("ignore:.*overrides __getitem__")
+def test_a_batch_transform_needs_pairs_of_an_override(cache):
+    class Named(CachedDataset):
+        def __getitem__(self, index):
+            return {"image": super().__getitem__(index)[0]}
+
+    dataset = Named(cache, batch_transform=lambda images, labels: (images, labels))
+
+    with pytest.raises(UsageError, match="batch_transform: samples .* expected, Named.__getitem__ gives dict"):
+        dataset.__getitems__([0, 1])
+
+
+@pytest.mark.parametrize("around", [lambda dataset: dataset, lambda dataset: ConcatDataset([dataset])])
+def test_a_batch_transform_of_single_samples_is_told_at_once(cache, around):
+    dataset = around(CachedDataset(cache, batch_transform=lambda images, labels: (images, labels)))
+
+    with pytest.warns(UserWarning, match="batch_transform sees batches of one.*loaders.ConcatDataset") as told:
+        [dataset[0] for _ in range(3)]
+
+    assert len(told) == 1
+    assert told[0].filename == __file__ or isinstance(dataset, ConcatDataset)
 
 
 def test_an_override_is_told_once(cache):

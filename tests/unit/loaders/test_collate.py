@@ -168,6 +168,7 @@ class Extended(CachedDataset):
         return indices, paths, indices.numpy() * np.float32(0.5), [int(i) for i in indices]
 
 
+@pytest.mark.filterwarnings("ignore:.*batches of one")
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("transforms", [{}, {"transform": abs}, {"batch_transform": lambda x, y: (x * 2, y)}])
 def test_extras_are_collated_as_from_single_samples(folder, workers, transforms):
@@ -207,6 +208,41 @@ def test_extras_that_do_not_fit_are_refused(folder, columns, complaint):
 
     with pytest.raises(UsageError, match=complaint):
         Wrong(folder).__getitems__([0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        (lambda x, y: x, "a pair .* expected, found Tensor"),
+        (lambda x, y: None, "a pair .* expected, found NoneType"),
+        (lambda x, y: {"images": x, "labels": y}, "a pair .* expected, found dict"),
+        (lambda x, y: (x, y, y), "a pair .* expected, found a tuple of 3"),
+        (lambda x, y: (x, y[:1]), "labels of a batch: 2 expected, one for each image, found 1"),
+        (lambda x, y: (x[:1], y[:1]), ".*one entry for each of 1 samples expected, found 2 entries"),
+    ],
+)
+def test_what_a_batch_transform_may_not_give(folder, changed, complaint):
+    dataset = Extended(folder, batch_transform=changed)
+
+    with pytest.raises(UsageError, match=f"^batch_transform: {complaint}"):
+        dataset[[0, 1]]
+
+
+def test_what_a_batch_transform_may_give(folder):
+    fewer = CachedDataset(folder, batch_transform=lambda x, y: [x[:2], y[:2]])
+    views = CachedDataset(folder, batch_transform=lambda x, y: ([x, x * 2], (y, y.flip(0), 0.3)))
+
+    (kept,) = DataLoader(fewer, batch_size=20)
+    ((two, labels),) = DataLoader(views, batch_size=20)
+
+    assert [len(each) for each in (*kept, fewer.__getitems__(range(20)))] == [2, 2, 2]
+    assert [len(each) for each in two] == [20, 20]
+    assert labels[2] == 0.3
+
+
+def test_labels_of_another_length_are_refused():
+    with pytest.raises(UsageError, match="labels of a batch: 4 expected, one for each image, found 9"):
+        Batch(torch.zeros(4, 3, 2, 2), torch.zeros(9))
 
 
 class Wrapper(Dataset):

@@ -1,6 +1,8 @@
 """CachedDataset under a plain DataLoader: shape and type, variants, workers, pickling, and what goes wrong."""
 
 import contextlib
+import copy
+import io
 import linecache
 import os
 import pickle
@@ -23,7 +25,7 @@ from cache_store import layout
 from cache_store.errors import IntegrityError, NotFoundError, UsageError
 from cache_store.normalise import normalisation_table
 from cache_store.reader import open_cache
-from loaders import CachedDataset
+from loaders import CachedDataset, ShardShuffleSampler
 from loaders.threads import THREADS
 from preprocess import Recipe, build
 from tests.helpers import TINY, image_folder, write_image
@@ -277,8 +279,38 @@ def test_the_epoch_chooses_the_variant_modulo_k(cache, expected):
     assert seen == [(2, 0), (2, 1), (2, 2), (2, 3), (2, 0), (2, 1)]
 
 
+@pytest.mark.parametrize("epoch", [1.0, 1.7, "1", None, True, 2**63])
+def test_an_epoch_that_is_no_integer_is_refused(cache, epoch):
+    dataset = CachedDataset(cache)
+
+    for taken in (np.int64(3), torch.tensor(3), 3):
+        dataset.set_epoch(taken)
+        assert dataset.epoch == 3
+    for each in (dataset, ShardShuffleSampler(dataset)):
+        with pytest.raises(UsageError, match="epoch: an integer of 0 or more expected"):
+            each.set_epoch(epoch)
+    assert dataset.epoch == 3
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"split": ["train"]}, {"split": None}, {"snapshot": 1}, {"variant": "0"}, {"variant": 1.0}, {"variant": True}],
+)
+def test_arguments_of_another_kind_are_refused(cache, argument):
+    with pytest.raises(UsageError, match=f"^{next(iter(argument))}: .* expected, found "):
+        CachedDataset(cache, **argument)
+
+
+def test_extras_of_one_dataset_alone(cache):
+    dataset = CachedDataset(cache)
+    dataset.extras = lambda indices: (indices * 2,)
+
+    assert dataset[3][2] == 6
+    assert next(iter(DataLoader(dataset, batch_size=2)))[2].tolist() == [0, 2]
+
+
 def test_a_negative_epoch_is_refused(cache):
-    with pytest.raises(UsageError, match="epoch: 0 or more expected, found -2"):
+    with pytest.raises(UsageError, match="epoch: an integer of 0 or more expected, found -2"):
         CachedDataset(cache).set_epoch(-2)
 
 
@@ -339,6 +371,50 @@ def test_persistent_workers_see_the_epoch_change(cache, expected, context):
         seen.append(sorted(seen_in(loader, expected)))
 
     assert seen == [[(i, epoch % 4, i // 4) for i in range(8)] for epoch in range(5)]
+
+
+def saved_and_loaded(dataset):
+    file = io.BytesIO()
+    torch.save(dataset, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+COPIES = [copy.deepcopy, lambda dataset: pickle.loads(pickle.dumps(dataset)), saved_and_loaded]
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_a_copy_shares_epochs_and_workers_with_its_own_workers_only(cache, expected, copied):
+    original = CachedDataset(cache)
+    original.set_epoch(1)
+    original._shared._values[5] = os.getpid()  # a worker that lives
+    dataset = copied(original)
+    loader = DataLoader(
+        dataset, batch_size=8, num_workers=1, persistent_workers=True, multiprocessing_context="fork", prefetch_factor=1
+    )
+
+    assert dataset._shared.living_workers() == []
+    for epoch in (None, 2, 3):
+        if epoch is not None:
+            dataset.set_epoch(epoch)
+        assert {variant for _, variant, _ in seen_in(loader, expected)} == {epoch or 1}
+    assert len(dataset._shared.living_workers()) == 1
+    assert original._shared.living_workers() == [os.getpid()]
+    assert original.epoch == 1
+
+
+def test_a_copy_that_a_former_version_pickled_shares_with_its_workers(cache):
+    dataset = CachedDataset(cache)
+    dataset.set_epoch(3)
+    values = torch.zeros(66, dtype=torch.int64)
+    values[0] = 3
+    values[7] = os.getpid()
+
+    dataset._shared.__setstate__({"_values": values, "_entered": 5})
+
+    assert dataset.epoch == 3
+    assert dataset._shared._values.is_shared()
+    assert dataset._shared.living_workers() == []
 
 
 def test_a_dataset_that_was_used_before_the_fork(cache, expected):

@@ -38,6 +38,8 @@ def test_what_is_not_one_integer(index):
         [4, -1, 0],
         (4, -1, 0),
         [torch.tensor(4), -1, np.int64(0)],
+        [torch.tensor(4), torch.tensor(-1), torch.tensor(0, dtype=torch.int8)],
+        [np.int64(4), np.int64(-1), np.int64(0)],
         np.array([4, -1, 0]),
         np.array([4, -1, 0], np.int8),
         np.array([4, -1, 0], ">i4"),
@@ -89,11 +91,26 @@ def test_no_integers_are_an_empty_batch(indices):
         torch.tensor([3], dtype=torch.bfloat16),
         [torch.tensor([3]), torch.tensor([4])],
         [torch.tensor(3.0)],
+        [torch.tensor(3), torch.tensor(True)],
+        [torch.tensor(True), torch.tensor(3)],
+        [np.int64(3), np.True_],
+        np.ma.array([3, 4], mask=[0, 1]),
+        np.ma.masked,
     ],
 )
 def test_everything_else_is_a_type_error(indices):
     with pytest.raises(TypeError, match="index: an integer, or for a batch"):
         integers(indices)
+
+
+@pytest.mark.parametrize(
+    "indices", [[torch.tensor(i) for i in range(256)], [np.int64(i) for i in range(256)], list(torch.randperm(256))]
+)
+def test_lists_of_tensors_and_of_numpys_integers_are_not_taken_one_by_one(monkeypatch, indices):
+    expected = [int(each) for each in indices]
+    monkeypatch.setattr("loaders.indices.integer", None)
+
+    assert integers(indices).tolist() == expected
 
 
 def test_a_tuple_is_no_batch_where_only_lists_are_taken():

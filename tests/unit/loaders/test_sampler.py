@@ -2,13 +2,17 @@
 
 import contextlib
 import copy
+import io
+import json
 import pickle
 import socket
 import sys
 import types
 import warnings
+import weakref
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed
@@ -144,10 +148,13 @@ def test_it_is_a_distributed_sampler_to_who_asks(dataset):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seed": -1}, "seed of 0 or more"),
-        ({"window_shards": 0}, "window_shards of 1 or more"),
+        ({"seed": -1}, "seed: an integer of 0 or more"),
+        ({"window_shards": 0}, "window_shards: an integer of 1 or more"),
         ({"num_replicas": 2, "rank": 2}, "a rank of 0 to 1 expected, found 2"),
         ({"num_replicas": 2, "rank": -1}, "found -1"),
+        ({"num_replicas": 2.0, "rank": 0}, "num_replicas: an integer expected, found 2.0"),
+        ({"seed": 1.5}, "seed: an integer of 0 or more expected, found 1.5"),
+        ({"seed": None}, "seed: an integer of 0 or more expected, found None"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(dataset, arguments, message):
@@ -155,9 +162,82 @@ def test_what_cannot_be_meant_is_refused(dataset, arguments, message):
         ShardShuffleSampler(dataset, **arguments)
 
 
+def test_a_subclass_with_another_length_is_refused(cache, dataset):
+    class Fewer(CachedDataset):
+        def __len__(self):
+            return 5
+
+    with pytest.raises(UsageError, match=r"the 60 samples .*, and Fewer has 5 \(its __len__\); use shuffle=True"):
+        ShardShuffleSampler(Fewer(cache))
+
+
 def test_only_our_dataset_has_shards(dataset):
     with pytest.raises(UsageError, match="a CachedDataset expected, found Subset"):
         ShardShuffleSampler(Subset(dataset, [0]))
+
+
+# -- what a sampler keeps alive ---------------------------------------------------------------------------------------
+
+
+def in_a_function(loader, sampler):
+    alive, former = [], None
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        for images, _ in loader:
+            loss = images.float().mean()
+        if former is not None:
+            alive += [each() is not None for each in former]
+        former = weakref.ref(loss), weakref.ref(images)
+    return alive
+
+
+class Trainer:
+    def __init__(self, loader, sampler):
+        self.loader, self.sampler = loader, sampler
+
+    def fit(self):
+        alive, former = [], None
+        for epoch in range(3):
+            self.sampler.set_epoch(epoch)
+            for images, _ in self.loader:
+                loss = images.float().mean()
+            len(self.loader)
+            if former is not None:
+                alive += [each() is not None for each in former]
+            former = weakref.ref(loss), weakref.ref(images)
+        return alive
+
+
+@pytest.mark.parametrize("train", [in_a_function, lambda *arguments: Trainer(*arguments).fit()])
+def test_batches_and_losses_of_a_training_loop_are_not_kept(dataset, train):
+    sampler = ShardShuffleSampler(dataset)
+
+    assert train(DataLoader(dataset, batch_size=30, sampler=sampler), sampler) == [False] * 4
+
+
+def test_a_state_is_plain_numbers(dataset):
+    sampler = ShardShuffleSampler(dataset, seed=np.int64(3), window_shards=torch.tensor(2))
+    sampler.set_epoch(np.int64(1))
+    file = io.BytesIO()
+    torch.save(sampler.state_dict(np.int64(8)), file)
+    file.seek(0)
+
+    state = torch.load(file, weights_only=True)
+
+    assert json.loads(json.dumps(state)) == state
+    assert (state["seed"], state["window_shards"], state["epoch"], state["position"]) == (3, 2, 1, 8)
+    with pytest.raises(UsageError, match="samples_seen: an integer of 0 or more expected, found 8.0"):
+        sampler.state_dict(8.0)
+
+
+def test_a_sampler_that_a_former_version_pickled_keeps_its_ranks(dataset):
+    sampler = ShardShuffleSampler(dataset, 2, 1)
+    state = sampler.__getstate__() | {"num_replicas": 2, "rank": 1}
+    del state["_given"]
+    former = ShardShuffleSampler.__new__(ShardShuffleSampler)
+    former.__setstate__(state)
+
+    assert list(former) == list(sampler)
 
 
 # -- resuming ----------------------------------------------------------------------------------------------------------
@@ -332,7 +412,7 @@ def test_a_state_of_another_snapshot_is_refused(tmp_path):
 def test_a_state_of_another_cache_with_a_snapshot_of_the_same_name_is_refused(tmp_path, dataset):
     build(image_folder(tmp_path / "photos", count=30), tmp_path / "cache", TINY, workers=1)
 
-    with pytest.raises(UsageError, match="the same positions are other samples there"):
+    with pytest.raises(UsageError, match="the same positions may be other samples there"):
         ShardShuffleSampler(dataset).load_state_dict(
             ShardShuffleSampler(CachedDataset(tmp_path / "cache")).state_dict()
         )
@@ -348,6 +428,11 @@ def test_a_state_that_is_none_is_refused(dataset, change):
 
     with pytest.raises(UsageError):
         sampler.load_state_dict(state)
+    state = sampler.state_dict()
+    wrong = {"position": 3.7, "epoch": -3, "shuffle": "False", "window_shards": 0, "seed": "1", "dataset_epoch": True}
+    for name, value in wrong.items():
+        with pytest.raises(UsageError, match=f"what state_dict.* gave expected.*{name}: .* expected, found {value!r}"):
+            sampler.load_state_dict(state | {name: value})
     with pytest.raises(UsageError, match=r"what state_dict\(\) of a ShardShuffleSampler gave expected, found \{\}"):
         sampler.load_state_dict({})
 

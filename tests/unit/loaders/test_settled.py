@@ -1,8 +1,11 @@
 """What follows from the snapshot is not assigned: it would change no sample."""
 
+import copy
 import pickle
 
+import numpy as np
 import pytest
+import torch
 
 from cache_store.errors import UsageError
 from loaders import CachedDataset
@@ -38,10 +41,32 @@ def dataset(tmp_path_factory):
 def test_assignment_is_refused_and_says_what_to_do(dataset, name, instead):
     before = getattr(dataset, name, None)
 
-    with pytest.raises(UsageError, match=f"{name} cannot be assigned: .*{instead}"):
-        setattr(dataset, name, before)
+    for value in ("another", [0], torch.zeros(3), np.zeros(3), None):
+        with pytest.raises(UsageError, match=f"{name} cannot be assigned: .*{instead}"):
+            setattr(dataset, name, value)
 
     assert getattr(dataset, name, None) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["classes", "class_to_idx", "targets", "samples", "mean", "shape", "variants", "split"]
+)
+def test_what_is_in_force_may_be_assigned(dataset, name):
+    before = getattr(dataset, name)
+
+    setattr(dataset, name, before)
+    setattr(dataset, name, copy.deepcopy(before))
+
+    assert getattr(dataset, name) is before or name == "shape"
+
+
+def test_a_subclass_that_keeps_its_arguments(dataset):
+    class Kept(CachedDataset):
+        def __init__(self, root, split):
+            super().__init__(root, split)
+            self.split = split
+
+    assert Kept(dataset._path, "train").split == "train"
 
 
 def test_other_attributes_are_the_users(dataset):

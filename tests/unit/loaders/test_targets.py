@@ -35,6 +35,9 @@ GIVEN = {
     **{str(t): torch.arange(8).to(t) for t in (torch.float64, torch.float32, torch.float16, torch.bfloat16)},
     "numpy float32": np.linspace(0, 1, 8, dtype=np.float32),
     "numpy big-endian": np.arange(8, dtype=">i4"),
+    "objects": np.array(list(range(8)), object),
+    "objects of two kinds": np.array([0, 0.5, *range(6)], object),
+    "conjugates": torch.arange(8).to(torch.complex64).conj(),
     "multi-label": torch.eye(8),
     "boxes": torch.arange(8 * 6, dtype=torch.float32).reshape(8, 3, 2),
     "needs gradients": torch.ones(8, requires_grad=True),
@@ -47,7 +50,7 @@ def as_tensor(given):
         return given.detach()
     if isinstance(given[0], torch.Tensor):
         return torch.stack(given)
-    array = np.array(given)
+    array = np.array(list(given))
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
 
 
@@ -120,6 +123,14 @@ def test_targets_and_samples_are_plain_lists_made_once(cache):
     assert own.classes == plain.classes
 
 
+def test_samples_are_what_the_dataset_gives_whatever_became_of_the_list(cache):
+    for dataset in (CachedDataset(cache), CachedDataset(cache, targets=list(range(8)))):
+        given = dataset.targets[3]
+        dataset.targets[3] = 99
+
+        assert dataset.samples[3][1] == dataset[3][1] == given
+
+
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_workers_and_pickles_have_them(cache, context):
     dataset = CachedDataset(cache, targets=torch.arange(8) * 0.5)
@@ -147,6 +158,14 @@ def test_workers_and_pickles_have_them(cache, context):
         ([[1], [1, 2]] * 4, "one shape"),
         ([torch.zeros(1), torch.zeros(2)] * 4, "one shape"),
         ([torch.zeros(1), 2] * 4, "one shape"),
+        ([*range(7), None], "numbers expected, found None"),
+        ([1, 2, "b", 4, "c", 6, 7, 8], "numbers expected, found 'b'"),
+        (np.array([[1, None]] * 8), "numbers expected, found None"),
+        (np.ma.array(range(8), mask=[0, 1] * 4), r"masked array; give .filled"),
+        ([np.ma.masked] * 8, "masked array"),
+        (torch.eye(8).to_sparse(), "dense tensor .* found sparse_coo"),
+        (torch.zeros(8, device="meta"), "dense tensor .* found meta"),
+        (torch.quantize_per_tensor(torch.zeros(8), 0.1, 0, torch.quint8), "dense tensor .* found quantised"),
     ],
 )
 def test_targets_that_do_not_fit(cache, given, complaint):

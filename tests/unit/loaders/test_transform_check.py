@@ -1,6 +1,7 @@
 """Transforms that expect pixels are refused, or warned of, before the first normalised image."""
 
 import contextlib
+import dataclasses
 import functools
 import warnings
 
@@ -61,6 +62,43 @@ class KorniaLike(nn.Module):
 
 KorniaLike.__name__ = "Normalize"
 
+
+class Methods:
+    """Is not called itself."""
+
+    def __init__(self):
+        self.norm = v2.Normalize(**HALF)
+
+    def apply(self, image):
+        return self.norm(image)
+
+
+@dataclasses.dataclass(slots=True)
+class Slots:
+    norm: object
+
+    def __call__(self, image):
+        return self.norm(image)
+
+
+class Words:
+    """A long table, as of class names."""
+
+    def __init__(self):
+        self.words, self.numbers = [str(i) for i in range(20_000)], list(range(1000, 21_000))
+
+    def __call__(self, image):
+        return image
+
+
+class Holding:
+    def __init__(self, held):
+        self.held = held
+
+    def __call__(self, image):
+        return self.held[0].apply(image)
+
+
 REFUSED = {
     "v1": v1.Normalize(**HALF),
     "v2": v2.Normalize(**HALF),
@@ -83,6 +121,16 @@ REFUSED = {
     "scale": v2.ToDtype(torch.float32, scale=True),
     "scale of some": v2.ToDtype({torch.Tensor: torch.float32, "others": None}, scale=True),
     "to integers": v2.ToDtype(torch.uint8),
+    "method of what is not called": Methods().apply,
+    "in slots": Slots(v2.Normalize(**HALF)),
+    "in what is not called": Holding([Methods()]),
+    "before a table": v2.Compose([v2.Normalize(**HALF), Words()]),
+    "behind a table": v2.Compose([Words(), v2.Normalize(**HALF)]),
+    "argument of a partial": functools.partial(lambda image, norm: norm(image), norm=v2.Normalize(**HALF)),
+    "first argument of a partial": functools.partial(lambda norm, image: norm(image), v2.Normalize(**HALF)),
+    "partial to integers": functools.partial(v2.functional.to_dtype, dtype=torch.uint8, scale=True),
+    "partial to integers alone": functools.partial(v2.functional.to_dtype, dtype=torch.uint8),
+    "partial that scales": functools.partial(v2.functional.to_dtype, scale=True),
     "ConvertImageDtype": v1.ConvertImageDtype(torch.float32),
 }
 
@@ -102,11 +150,41 @@ def test_what_normalises_or_converts_is_refused_at_the_first_sample(caches, tran
             dataset[[0, 1]]
 
 
+def test_a_method_of_the_dataset_itself(caches):
+    class Augmented(CachedDataset):
+        def __init__(self, cache):
+            super().__init__(cache)
+            self.transform = self.augment
+
+        def augment(self, image):
+            return self.norm(image) if hasattr(self, "norm") else image
+
+    dataset = Augmented(caches / "halves")
+    dataset[0]
+    dataset.norm, dataset.transform = v2.Normalize(**HALF), dataset.augment
+    with pytest.raises(UsageError, match="Normalize normalises"):
+        dataset[0]
+
+
 def test_a_worker_refuses_it_in_the_same_words(caches):
     dataset = CachedDataset(caches / "halves", transform=v2.Normalize(**HALF))
 
     with pytest.raises(UsageError, match="Normalize normalises, but it would get images"):
         next(iter(DataLoader(dataset, batch_size=2, num_workers=1)))
+
+
+@pytest.mark.parametrize("name", ["transform", "batch_transform"])
+def test_a_compose_that_is_changed_in_place_is_looked_at_again(caches, name):
+    compose = v2.Compose([v2.RandomHorizontalFlip()])
+    dataset = CachedDataset(caches / "halves", **{name: compose})
+    dataset[[0, 1]]
+
+    for change in (lambda: compose.transforms.append(v2.Normalize(**HALF)), compose.transforms.reverse):
+        change()
+        with pytest.raises(UsageError, match=f"^{name}: Normalize normalises"):
+            dataset[[0, 1]]
+    compose.transforms = [v2.RandomHorizontalFlip()]
+    dataset[[0, 1]]
 
 
 def test_a_batch_transform_is_looked_at_too(caches):
@@ -131,6 +209,9 @@ FINE = {
         [v2.RandomResizedCrop(8), v2.RandomHorizontalFlip(), v2.RandomErasing(), v2.GaussianBlur(3)]
     ),
     "type": v2.ToDtype(torch.float32),
+    "partial of a type": functools.partial(v2.functional.to_dtype, dtype=torch.float32),
+    "partial of torch's": functools.partial(torch.clamp, min=-3, max=3),
+    "a table": Words(),
     "ToImage": v2.ToImage(),
     "gray": v2.RandomGrayscale(),
     "noise": v2.GaussianNoise(clip=False),
