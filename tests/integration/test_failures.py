@@ -283,7 +283,7 @@ def test_values_at_the_edges_of_their_types(tmp_path, device):
     )
     assert found["dog/sliver.png"] == (
         "render",
-        "SmallestMaxSize would make 2560000 x 256 = 655.36 Mpx of its 20000 x 2, over the cap of 179 Mpx "
+        "SmallestMaxSize would make 256x2560000 = 655.36 Mpx of its 2x20000 (height x width), over the cap of 179 Mpx "
         "(decode.max_megapixels)",
     )
     assert status(folder, tmp_path / "cache").up_to_date

@@ -2,13 +2,16 @@
 
 import ast
 import inspect
+import os
 import pkgutil
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ["preprocess", "cache_store", "loaders"]
 
 USER_CODE = """
@@ -60,6 +63,7 @@ def test_type_checkers_see_the_names_that_resolve(name):
     imports = [node for node in ast.walk(ast.parse(inspect.getsource(package))) if isinstance(node, ast.ImportFrom)]
     seen = {(node.module, alias.asname) for node in imports for alias in node.names if alias.asname}
 
+    assert Path(package.__path__[0], "py.typed").is_file()
     assert seen == {(f"{name}.{module}", public) for public, module in package._PUBLIC.items()}
 
 
@@ -68,8 +72,11 @@ def test_mistakes_in_code_of_users_are_found_by_a_type_checker(tmp_path):
     script = tmp_path / "training.py"
     script.write_text(USER_CODE)
     mypy = [sys.executable, "-m", "mypy", "--no-error-summary", "--hide-error-context", "--follow-imports=silent"]
+    environment = os.environ | {"MYPYPATH": str(ROOT)}  # mypy does not follow an editable installation
     options = ["--python-version", "3.12", "--cache-dir", str(tmp_path / "mypy"), str(script)]
-    ran = subprocess.run([*mypy, *options], check=False, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    ran = subprocess.run(
+        [*mypy, *options], check=False, capture_output=True, text=True, timeout=300, cwd=tmp_path, env=environment
+    )
 
     found = {int(line.split(":")[1]) for line in ran.stdout.splitlines() if ": error:" in line}
     wrong = {number for number, line in enumerate(USER_CODE.splitlines(), 1) if line.endswith("# wrong")}

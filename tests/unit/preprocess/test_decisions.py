@@ -427,9 +427,8 @@ def test_what_a_transform_would_make_is_known_before_it_is_made(transform, hw, m
     image, area = pixels((*hw, 3)), made[0] * made[1]
 
     np.testing.assert_array_equal(Pipeline(given, area)(image, 0), Pipeline(given)(image, 0))
-    message = (
-        f"^render: {name} would make {made[1]} x {made[0]} = .* Mpx of its {hw[1]} x {hw[0]}, over the cap of .*max_meg"
-    )
+    sizes = f"{made[0]}x{made[1]} = .* Mpx of its {hw[0]}x{hw[1]} .height x width."
+    message = f"^render: {name} would make {sizes}, over the cap of .*max_meg"
     for nothing_before in ([], [{"GaussNoise": {}}]):  # by shape alone, and within the library's own call
         bounded = Pipeline(resolve(nothing_before, "transforms")[0] + given, area - 1)
         with pytest.raises(SourceError, match=message):
