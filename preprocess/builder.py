@@ -356,7 +356,7 @@ def check_arguments(
         if value is not None and value < 1:
             raise UsageError(f"{name}: 1 or more expected, found {value}")
     if not 0 < shard_mib < math.inf:
-        raise UsageError(f"shard_mib: a number above 0 expected, found {shard_mib}")
+        raise UsageError(f"shard_mib: more than 0 expected, found {shard_mib}")
     check_folder(source)
     inside, outside = Path(os.path.realpath(cache)), Path(os.path.realpath(source))  # `resolve` raises of a loop
     if inside == outside or outside in inside.parents:
