@@ -23,8 +23,7 @@ from preprocess.boxes import avif_orientation
 from preprocess.depth import bits_of, declared_maximum
 from preprocess.errors import SourceError
 from preprocess.header import Header, read_header, sniff, unusual_jpeg
-from preprocess.levels import HIGH, UPPER, Levels, signed, to_8_bits
-from preprocess.levels import SCALED as SCALED_VALUES
+from preprocess.levels import BY_MAXIMUM, HIGH, UPPER, Levels, signed, to_8_bits
 from preprocess.pnm_header import read_pnm_header
 from preprocess.profiles import profile_note
 from preprocess.readers import OPENCV, PILLOW, SCALED, TURNED, UNPACKED, reader_of
@@ -375,7 +374,7 @@ def _scaled(data: bytes, unchanged: np.ndarray, channels: str) -> np.ndarray:
 def _depth_kind(data: bytes, way: str) -> str:
     """How a file of more than 8 bits, no TIFF, becomes 8 bits; see `to_8_bits`."""
     if way == SCALED:
-        return SCALED_VALUES
+        return BY_MAXIMUM
     return UPPER if sniff(data) != "PNM" and 8 < (bits_of(data) or 0) < 16 else HIGH
 
 

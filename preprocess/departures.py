@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from preprocess import environment
-from preprocess.levels import BEYOND, FEW, FEW_IN_WINDOW, HIGH, SCALED, UPPER, noted_window
+from preprocess.levels import BEYOND, BY_MAXIMUM, FEW, FEW_IN_WINDOW, HIGH, UPPER, noted_window
 from preprocess.names import is_target_word, junk_of, split_of
 from preprocess.recipe import Recipe
 from preprocess.report import printable
@@ -21,7 +21,7 @@ _PROFILE = "colour profile "
 _LOSSES = {
     HIGH: "only the high byte was kept",
     UPPER: "only the upper 8 were kept",
-    SCALED: "scaled to 0..255",
+    BY_MAXIMUM: "scaled to 0..255",
     FEW_IN_WINDOW: "fewer than 64 of at least 256; a narrower window in decode.levels keeps more",
     BEYOND: "clipped",
     "float": "clipped to 0..1, and 255 steps of it were kept",

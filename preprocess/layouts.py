@@ -142,9 +142,8 @@ def _parts_of_a_data_set(source: Path, reading: Reading, scanned: Scan) -> Readi
     left_out: list[str] = []
     alone: list[str] = []
     for name, split in scanned.splits.items():
-        counts = split.class_counts()
-        filled = [each for each, count in counts.items() if count]
-        targets = [each for each in counts if is_target_word(each)]
+        filled = split.filled_classes()
+        targets = [each for each in split.class_names or () if is_target_word(each)]
         images = [each for each in filled if is_image_word(each, beside_targets=bool(targets))]
         only_targets = bool(filled) and all(map(is_target_word, filled))
         if not only_targets and not (images and (targets or len(filled) == len(images))):
@@ -191,7 +190,7 @@ def _splits_as_classes(source: Path, reading: Reading, scanned: Scan) -> Reading
     found: list[str] = []
     splits: Splits = []
     for name, split in scanned.splits.items():
-        filled = [each for each, count in split.class_counts().items() if count]
+        filled = split.filled_classes()
         meant = [each for each in filled if _any_split_of(each)]
         if not filled or len(meant) < len(filled):
             splits.append((name, split.folder))
@@ -210,7 +209,7 @@ def _split_words_in_classes(source: Path, reading: Reading, scanned: Scan) -> Re
     """cars_train/ and cars_test/, trainA/ and testA/."""
     found: dict[str, str] = {}
     for split in scanned.splits.values():
-        filled = [each for each, count in split.class_counts().items() if count]
+        filled = split.filled_classes()
         named = {each: word for each in filled if (word := split_word_in(each))}
         meanings: dict[tuple[str, ...], set[str]] = {}
         for meaning, rest in named.values():
@@ -227,14 +226,14 @@ def _split_words_in_classes(source: Path, reading: Reading, scanned: Scan) -> Re
 def _one_folder_around_all(source: Path, reading: Reading, scanned: Scan) -> Reading | None:
     """A single class that holds nothing but folders with images: photos/dataset/<class>/…, VOCdevkit/…/JPEGImages."""
     filled = filled_classes(scanned)
-    places = [(name, split, split.class_counts()) for name, split in scanned.splits.items() if len(split.paths)]
-    if len(filled) != 1 or not all(filled <= split.nested_alone for _, split, _ in places):
+    places = {name: split for name, split in scanned.splits.items() if len(split.paths)}
+    if len(filled) != 1 or not all(filled <= split.nested_alone for split in places.values()):
         return None
-    roots = {name: _root(split) for name, split, _ in places}
+    roots = {name: _root(split) for name, split in places.items()}
     (class_name,) = filled
     doubt = f"all images lie in folders below {class_name!r}, which would be the only class"
-    if len(places) == 1 and len(scanned.splits) == 1:
-        return Reading(read_names(source, roots[places[0][0]]).splits, doubt)
+    if len(scanned.splits) == 1:
+        return Reading(read_names(source, *roots.values()).splits, doubt)
     return Reading([(name, roots.get(name, folder)) for name, folder in reading.splits], doubt)
 
 
@@ -247,7 +246,7 @@ def _splits_in_classes(source: Path, reading: Reading, scanned: Scan) -> Reading
     """cat/train/, cat/test/, dog/train/, dog/test/."""
     found: list[str] = []
     for split in scanned.splits.values():
-        filled = [each for each, count in split.class_counts().items() if count]
+        filled = split.filled_classes()
         meanings = {
             each: {meaning: below for below in split.nested.get(each, ()) if (meaning := _any_split_of(below))}
             for each in filled
@@ -285,7 +284,7 @@ def _any_split_of(name: str) -> str | None:
 
 def filled_classes(scanned: Scan) -> set[str]:
     """Classes with images."""
-    return {name for split in scanned.splits.values() for name, count in split.class_counts().items() if count}
+    return {name for split in scanned.splits.values() for name in split.filled_classes()}
 
 
 def _join(folder: str, name: str) -> str:

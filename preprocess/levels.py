@@ -23,7 +23,7 @@ LOWEST, HIGHEST = -32768, 65535
 LEAST_LEVELS, MANY_VALUES = 64, 256
 """A file with so many 16-bit values that would keep fewer levels than the first is refused."""
 
-HIGH, UPPER, SCALED = "16-bit", "9 to 15 bits", "a largest value above 255"
+HIGH, UPPER, BY_MAXIMUM = "16-bit", "9 to 15 bits", "a largest value above 255"
 """Notes on how values became 8 bits without a window: by their high byte, by their upper 8 bits, or scaled."""
 
 FEW = "16-bit values of which few levels are left"
@@ -36,7 +36,7 @@ BEYOND = "16-bit values beyond the window"
 """The note of an image that a window clips."""
 
 _KEEPS = {HIGH: "16-bit, and its high byte keeps", UPPER: f"{UPPER}, of which the upper 8 keep"}
-_KEEPS[SCALED] = f"{SCALED}, and scaled to 0..255 it keeps"
+_KEEPS[BY_MAXIMUM] = f"{BY_MAXIMUM}, and scaled to 0..255 it keeps"
 
 _SOME_VALUES, _LEAST_SHARE = 16, 4
 """An image of so many values, but not `MANY_VALUES`, should keep one in so many of them."""
@@ -64,7 +64,7 @@ def to_8_bits(
     deep : gives the values, uint16 or int16; called only where they matter
     levels : what the recipe says
     declared : gives the largest value that the file says it can have, None if it does not say
-    kind : what `shallow` keeps: HIGH, UPPER or SCALED
+    kind : what `shallow` keeps: HIGH, UPPER or BY_MAXIMUM
 
     Returns
     -------

@@ -86,6 +86,10 @@ class SplitScan:
         counts = np.bincount(self.class_index, minlength=len(names)).tolist() if names else []
         return dict(zip(names, counts, strict=True))
 
+    def filled_classes(self) -> list[str]:
+        """The class folders with images, sorted."""
+        return [name for name, count in self.class_counts().items() if count]
+
 
 @dataclass(slots=True)
 class Scan:
@@ -154,9 +158,8 @@ def scan(source: Path, recipe: Recipe) -> Scan:
             result.beside.add(path)
         result.unused_folders = sorted(set(folders) - used)
         result.unlisted = [name for name in result.unused_folders if not os.access(source / name, os.R_OK | os.X_OK)]
-        for kind in ("undecodable", "dead"):
-            more: Tally = getattr(above, kind)
-            getattr(result, kind).join(more)
+        result.undecodable.join(above.undecodable)
+        result.dead.join(above.dead)
     return result
 
 

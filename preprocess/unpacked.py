@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from preprocess.errors import SourceError
-from preprocess.levels import HIGH, SCALED, Levels, to_8_bits
+from preprocess.levels import BY_MAXIMUM, HIGH, Levels, to_8_bits
 from preprocess.pnm_header import read_pnm_header
 
 _PAM_END = b"ENDHDR"
@@ -40,7 +40,7 @@ def read_unpacked(
     colours = samples[..., : 3 if samples.shape[2] > 2 else 1]
     if largest > 255:
         values = _as_asked(colours, channels)
-        kind = HIGH if largest == 65535 else SCALED
+        kind = HIGH if largest == 65535 else BY_MAXIMUM
         image, notes = to_8_bits(lambda: scaled(values, largest), lambda: values, levels, lambda: largest, kind)
         return image, notes + alpha
     return _as_asked(scaled(colours, largest), channels), alpha
@@ -80,7 +80,7 @@ def _bmp(data: bytes, check_cap: Callable[[tuple[int, int]], None]) -> np.ndarra
             shown = ", ".join(f"{each:08x}" for each in masks)
             raise SourceError("decode", f"BMP with the colour masks {shown}, which is not supported; save it as PNG")
         planes.append(scaled((values & mask) // low, largest))
-    return np.stack(planes[:], axis=-1)[:: 1 if height < 0 else -1]  # the lowest row comes first
+    return np.stack(planes, axis=-1)[:: 1 if height < 0 else -1]  # the lowest row comes first
 
 
 def _values(data: bytes, start: int, kind: str, shape: tuple[int, ...], name: str) -> np.ndarray:

@@ -6,10 +6,10 @@ import pytest
 from preprocess.errors import SourceError
 from preprocess.levels import (
     BEYOND,
+    BY_MAXIMUM,
     FEW,
     FEW_IN_WINDOW,
     LEAST_LEVELS,
-    SCALED,
     UPPER,
     apply_window,
     distinct,
@@ -161,7 +161,7 @@ def test_where_no_window_helps_a_refusal_says_so():
 
 def test_a_refusal_says_what_would_be_kept():
     assert "9 to 15 bits, of which the upper 8 keep 16 levels" in refusal(EVERY[:16], kind=UPPER)
-    assert "and scaled to 0..255 it keeps 16 levels" in refusal(EVERY[:16], kind=SCALED)
+    assert "and scaled to 0..255 it keeps 16 levels" in refusal(EVERY[:16], kind=BY_MAXIMUM)
     assert to_8_bits(lambda: (EVERY >> 8).astype(np.uint8), lambda: EVERY, None, lambda: None, UPPER)[1] == (UPPER,)
 
 

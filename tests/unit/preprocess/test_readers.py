@@ -456,7 +456,15 @@ def test_tiffs_of_packed_bits_in_planes_are_refused():
             decode(data, levels=levels)
 
 
-def test_what_opencv_refuses_and_pillow_shows_is_not_called_damaged():
+def test_what_opencv_refuses_and_pillow_shows_is_not_called_damaged(monkeypatch):
+    whole = saved(Image.fromarray(colours()), "PNG")
+    with monkeypatch.context() as patch:
+        patch.setattr("preprocess.decode._imdecode", lambda data, flags: None)
+        with pytest.raises(SourceError, match="PNG of a variant that OpenCV does not read, although Pillow does"):
+            decode(whole)
+
+
+def test_what_nothing_reads_is_called_what_it_is():
     png = saved(Image.fromarray(colours()), "PNG")
     jpeg = saved(Image.fromarray(colours()), "JPEG")
     sixteen = written_tiff(np.zeros((HEIGHT, WIDTH, 4), np.uint16), photometric=5)
